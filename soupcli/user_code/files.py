@@ -65,7 +65,9 @@ def read_modules() -> set[str]:
     if hasattr(_moment, "modules"):
         return set(_moment.modules)
     here = os.getcwd() + os.sep  # noqa: PTH109
-    return {file for name, file in user_modules() if notes.has("imported", name) or _absolute(file).startswith(here)}
+    return {
+        one.file for one in user_modules() if notes.has("imported", one.name) or _absolute(one.file).startswith(here)
+    }
 
 
 def written_files() -> set[Path]:

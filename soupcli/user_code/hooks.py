@@ -18,6 +18,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -110,6 +111,8 @@ def _is_unheard(thread: threading.Thread) -> bool:
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     """Handle one audited event of Python. It must not raise."""
+    if not EVENTS:  # Python ends, and has emptied this module already
+        return
     if event == "open":
         openings.told(arguments[0])
     if event in EVENTS:
@@ -160,13 +163,19 @@ def _note_paths(event: str, arguments: tuple[Any, ...], module: str, place: str)
 def users_caller(frame: FrameType | None) -> str | None:
     """The file of the user's function that is nearest, None if this program is nearer; "" of a thread of neither."""
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(OWN):
-            return None
-        if is_users(file):
-            return file
+        caller = _caller_in(frame.f_code.co_filename)
+        if caller != "":
+            return caller
         frame = frame.f_back
     return ""
+
+
+@cache
+def _caller_in(file: str) -> str | None:
+    """What `users_caller` says of a function in this file; "" if it is a library's."""
+    if file.startswith(OWN):
+        return None
+    return file if is_users(file) else ""
 
 
 def _is_called_by_us(frame: FrameType | None) -> bool:

@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from operator import is_
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from soupcli.files.small_file import read_small
 from soupcli.user_code import notes
@@ -26,10 +26,20 @@ OF_PACKAGES = ("site-packages", "dist-packages")
 SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST_TEXTS, LONGEST_NAME = 1_000, 256
+
+
+class UserModule(NamedTuple):
+    """A loaded module of the user's."""
+
+    name: str
+    file: str
+    real_path: str  # when it was first seen: what a link led to as the module ran
+
+
 sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
-_read: set[tuple[str, str]] = set()  # names and files of modules that SourceLoader has read
+_read: set[tuple[str, str]] = set()  # names and real paths of modules that SourceLoader has read
 _others: dict[str, ModuleType] = {}  # name -> module, of those known to be Python's, a package's or this program's
-_users: dict[str, tuple[ModuleType, str]] = {}  # name -> module and file, of those known to be the user's
+_users: dict[str, tuple[ModuleType, UserModule]] = {}  # of those known to be the user's, by name
 _looked_at: tuple[tuple[str, ...], tuple[ModuleType, ...]] = (), ()  # names and modules, when they were last looked at
 
 
@@ -106,9 +116,9 @@ def _note_seeker(name: str, frame: FrameType | None) -> None:
         notes.add("sought", frame.f_code.co_filename, name)
 
 
-def is_read_here(name: str, file: str) -> bool:
+def is_read_here(module: UserModule) -> bool:
     """Whether SourceLoader has read this module of the user's, so that the text that was run is known."""
-    return (name, os.path.realpath(file)) in _read
+    return (module.name, module.real_path) in _read
 
 
 def forgotten() -> bool:
@@ -139,8 +149,8 @@ def _content(path: str) -> str | None:
         return None
 
 
-def user_modules() -> list[tuple[str, str]]:
-    """Return the names and files of the user's loaded modules.
+def user_modules() -> list[UserModule]:
+    """Return the user's loaded modules.
 
     Thousands of modules are loaded and this is asked for with every score, so each is looked at once.
     """
@@ -149,7 +159,7 @@ def user_modules() -> list[tuple[str, str]]:
     if loaded != _looked_at:  # compares identities, and is several times as fast as looking each name up
         _look_at_others()
         _looked_at = loaded
-    return [(name, file) for name, (_, file) in _users.items()]
+    return [found for _, found in _users.values()]
 
 
 def _look_at_others() -> None:
@@ -166,7 +176,7 @@ def _look_at_others() -> None:
         if not isinstance(file, str) or not file.startswith(os.sep) or file.startswith(OWN) or not is_users(file):
             _others[name] = module
         elif file.endswith((".py", ".so", ".pyd", ".pyc")):
-            _users[name] = (module, file)
+            _users[name] = (module, UserModule(name, file, os.path.realpath(file)))
 
 
 def stated_in(module: object, name: str) -> Any:

@@ -18,10 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from soupcli.user_code.modules import forgotten, is_read_here, is_users, user_modules
+from soupcli.user_code.modules import UserModule, forgotten, is_read_here, is_users, user_modules
 from soupcli.user_code.notes import grain
 
 _STANDARD = re.compile(r"python\d+\.zip$")
@@ -35,8 +36,8 @@ _paths: dict[str, list[str]] = {}  # folder -> what its code has put into sys.pa
 _path_before: list[str] = []  # sys.path without it
 _added: set[str] = set()  # what code of any run has put there
 _taken: dict[str, ModuleType] = {}  # of the calling script, by name
-# Folder, name and file of modules that were taken, and may be found again.
-_found_anyway: set[tuple[str, str, str]] = set()
+# Folders, and modules that were taken for them and may be found again.
+_found_anyway: set[tuple[str, ...]] = set()
 
 
 def enter(folder: Path) -> None:
@@ -58,14 +59,18 @@ def make_way(folder: Path) -> None:
     """Take modules of others away that stand in for files in `folder`: its code would get them."""
     home = os.path.realpath(folder)
 
-    def shadows(name: str, file: str) -> bool:
-        top = os.path.join(home, name.partition(".")[0])  # noqa: PTH118
-        if any(_is_below(file, one) for one in (home, *_here)) or (home, name, file) in _found_anyway:
+    @cache
+    def is_there(top: str) -> bool:
+        place = os.path.join(home, top)  # noqa: PTH118
+        return os.path.isfile(f"{place}.py") or os.path.isfile(os.path.join(place, "__init__.py"))  # noqa: PTH113, PTH118
+
+    def shadows(module: UserModule) -> bool:
+        if any(_is_below(module.real_path, one) for one in (home, *_here)) or (home, *module) in _found_anyway:
             return False
-        is_there = os.path.isfile(f"{top}.py") or os.path.isfile(os.path.join(top, "__init__.py"))  # noqa: PTH113, PTH118
-        if is_there:
-            _found_anyway.add((home, name, file))
-        return is_there
+        if not is_there(module.name.partition(".")[0]):
+            return False
+        _found_anyway.add((home, *module))
+        return True
 
     _take(shadows)
 
@@ -122,18 +127,18 @@ def _give_back() -> None:
     _found_anyway.clear()
 
 
-def _take(is_wanted: Callable[[str, str], bool]) -> None:
+def _take(is_wanted: Callable[[UserModule], bool]) -> None:
     """Take modules out, with all of their packages: a package keeps those of its modules that it has imported."""
-    modules = [(name, file) for name, file in user_modules() if name != "__main__" and not name.startswith("_soup_")]
-    tops = {name.partition(".")[0] for name, file in modules if is_wanted(name, file)}
-    _taken.update((name, sys.modules.pop(name)) for name, _ in modules if name.partition(".")[0] in tops)
+    modules = [one for one in user_modules() if one.name != "__main__" and not one.name.startswith("_soup_")]
+    tops = {one.name.partition(".")[0] for one in modules if is_wanted(one)}
+    _taken.update((one.name, sys.modules.pop(one.name)) for one in modules if one.name.partition(".")[0] in tops)
 
 
-def _is_edited(name: str, file: str) -> bool:
+def _is_edited(module: UserModule) -> bool:
     """Whether a module's file may have changed since somebody else than this program read it."""
     try:
-        found = os.stat(file)  # noqa: PTH116
-        return not is_read_here(name, file) and found.st_ctime_ns >= _began - grain(found)
+        found = os.stat(module.file)  # noqa: PTH116
+        return not is_read_here(module) and found.st_ctime_ns >= _began - grain(found)
     except OSError:
         return False
 
@@ -142,13 +147,15 @@ def _leave() -> None:
     """Put the modules of the folder aside, and what its code has put into sys.path."""
     _added.update(set(sys.path).difference(_path_before) if _here else ())
     for home in _here:
-        own = {name for name, file in user_modules() if _is_below(file, home) and is_read_here(name, file)}
+        own = {one.name for one in user_modules() if _is_below(one.real_path, home) and is_read_here(one)}
         own -= {name for name in own if name.startswith("_soup_")}
         _aside[home] = {**_aside.get(home, {}), **{name: sys.modules.pop(name) for name in own}}
-        _paths[home] = [path for path in sys.path if path not in _path_before and _is_below(path, home)]
+        _paths[home] = [
+            path for path in sys.path if path not in _path_before and _is_below(os.path.realpath(path), home)
+        ]
         sys.path[:] = [path for path in sys.path if path not in _paths[home]]
     _here.clear()
 
 
-def _is_below(file: str, folder: str) -> bool:
-    return f"{os.path.realpath(file)}{os.sep}".startswith(folder.rstrip(os.sep) + os.sep)
+def _is_below(real_path: str, folder: str) -> bool:
+    return f"{real_path}{os.sep}".startswith(folder.rstrip(os.sep) + os.sep)
