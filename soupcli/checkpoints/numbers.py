@@ -16,10 +16,12 @@ from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, cpu_libra
 from soupcli.mixing.arithmetic.rounding import HELD_AS, round_once, wide
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
+GLANCE = 64  # elements that tell most tensors
+CHUNK = 1 << 20  # elements that are looked at once
 CODES = {Dtype.FLOAT64: "d", Dtype.FLOAT32: "f", Dtype.FLOAT16: "e", Dtype.BFLOAT16: "f"}  # of the module struct
 
 
@@ -33,6 +35,13 @@ def read_numbers(checkpoint: Checkpoint, name: str, start: int, count: int, *, l
     held_n = xp.empty(parts * count, dtype=getattr(xp, HELD_AS[dtype.real]))
     read_into(checkpoint, name, start, bytes_of(held_n))
     return wide(held_n, dtype)
+
+
+def parts_of(checkpoint: Checkpoint, name: str) -> Iterator[Array]:
+    """Yield a floating tensor in parts, as arrays of float64: a few numbers first, which may be enough."""
+    numel = checkpoint.tensors[name].numel
+    for start in (0, *range(GLANCE, numel, CHUNK)):
+        yield read_numbers(checkpoint, name, start, min(CHUNK if start else GLANCE, numel - start))
 
 
 def first_numbers(checkpoint: Checkpoint, name: str, count: int) -> Sequence[float]:

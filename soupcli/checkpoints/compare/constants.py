@@ -52,10 +52,10 @@ class Constants:
         holders = [one for one in self._checkpoints if name in one.tensors]
         if len(self._checkpoints) == 1:
             return is_mask(holders[0], name)
-        return same_in_all(self._checkpoints, name) or _same_numbers(self._checkpoints, name)
+        return same_in_all(self._checkpoints, name) or same_numbers(self._checkpoints, name)
 
 
-def _same_numbers(checkpoints: Sequence[Checkpoint], name: str) -> bool:
+def same_numbers(checkpoints: Sequence[Checkpoint], name: str) -> bool:
     """Whether all checkpoints have the tensor with the same shape and numbers, whatever their dtypes and bits.
 
     0 and -0 are one number, and so are all NaN.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import weights_file
+from soupcli.checkpoints.compare.codes import coded, scaled_float8
 from soupcli.checkpoints.compare.computed_weights import parametrised
 from soupcli.checkpoints.compare.differences import same_in_all
 from soupcli.checkpoints.compare.integers import is_known
@@ -157,13 +158,18 @@ def _forms_of(leaf: str) -> tuple[Form, ...]:
 
 
 def _scaled_elsewhere(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
-    """Yield float8 weights with a scale that has their name, in another module: `scales.fc` for `fc.weight`."""
+    """Yield float8 weights with a scale in another module: one of their name, `scales.fc` for `fc.weight`, or of all.
+
+    A vector of scales for all has a number for each.
+    """
     narrow = {name: spec for name, spec in tensors.items() if spec.dtype.is_averaged and spec.dtype.itemsize == 1}
     known = {SEPARATORS.sub("", part): name for name in narrow for part in (name.rpartition(".")[0], name) if part}
     for name, spec in tensors.items() if known else ():
         weight = known.get(SEPARATORS.sub("", SCALES.sub("", name))) if SCALE.search(name) and _is_wide(spec) else None
         if weight is not None and weight.rpartition(".")[0] != name.rpartition(".")[0]:
             yield Together(ANY_FORM, (weight, name))
+        elif len(narrow) > 1 and spec.numel == len(narrow) and SCALE.search(name) and _is_wide(spec):
+            yield Together(ANY_FORM, (*narrow, name))
 
 
 MAX_CONFIG = 10_000_000  # bytes
@@ -233,6 +239,11 @@ def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     for checkpoint, together in chain(packed, ((one, each) for one in checkpoints for each in parametrised(one))):
         if _is_mixed(together, checkpoints, selection):
             raise _refused(checkpoint, together)
+    for together in coded(checkpoints, selection):
+        raise _refused(checkpoints[1], together)
+    for name in scaled_float8(checkpoints[0], selection):
+        if not same_in_all(checkpoints, name):
+            raise _refused(checkpoints[0], Together(ANY_FORM, (name,)))
 
 
 def _other_headers(checkpoints: Sequence[Checkpoint]) -> Iterator[Checkpoint]:
@@ -297,7 +308,7 @@ def _refused(checkpoint: Checkpoint, together: Together) -> MixError:
         return MixError(
             f"{weights_file(checkpoint)}: tensor {name!r} is {form.part_is}, and is not the same in all: the mean of "
             "the parts is not the mean of the weights",
-            hint=form.hint,
+            hint=form.hint.replace("{name}", name),
         )
     dtype = checkpoint.tensors[name].dtype.value
     declared = _declared(checkpoint) if form is ANY_FORM else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import re
-
     from soupcli.checkpoints.checkpoint import TensorSpec
 
 Module = Mapping[str, "TensorSpec"]  # last part of a name -> the tensor's shape and dtype
@@ -21,6 +20,14 @@ class Form(NamedTuple):
     beside: re.Pattern[str] | None  # and of another one in the same module; None: the first is enough
     hint: str  # how to get whole weights
     part_is: str = ""  # what an error calls a part
+
+
+def form_of_parts(name: str, part_is: str, hint: str) -> Form:
+    """Return a form that no name of a part tells, by what an error calls a part."""
+    return Form(name, _NEVER, None, hint, part_is)
+
+
+_NEVER = re.compile(r"(?!)")
 
 
 class Together(NamedTuple):

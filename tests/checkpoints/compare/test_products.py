@@ -235,7 +235,7 @@ def test_scales_beside_floating_weights(tmp_path: Path, name: str) -> None:
     """Scales that were measured or multiply weights are refused if they differ, and --take of the pattern helps."""
     make, pattern = SCALES[name]
     paths = two(tmp_path, make)
-    with pytest.raises(MixError, match=r"is (a scale|a quantised weight: it holds whole numbers)"):
+    with pytest.raises(MixError, match=r"is (a scale|made of whole numbers alone, as codes of quantised weights)"):
         check(paths)
     check(paths, TensorFilter(take=(pattern,)))
     same = make()

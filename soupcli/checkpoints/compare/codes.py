@@ -1,0 +1,166 @@
+"""Floating tensors that hold codes, not weights: whole numbers, or the same few values in all, whatever lies beside.
+
+for together in coded(checkpoints, selection):
+    together.names                                        # a tensor whose mean is wrong
+
+The scales of quantised weights have any name and lie anywhere, so codes are recognised by their own numbers. Training
+leaves no floating tensor whole in all ingredients and different between them. What it does not train is the same in
+all: identities, ones, grids, tables of positions. Float8 numbers with scales reach the end of their range, and float8
+weights without scales stay far below it.
+
+Most tensors are told by their first numbers. Only tensors that seem to be codes are read as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from soupcli.checkpoints.compare.constants import same_numbers
+from soupcli.checkpoints.compare.integers import FEW, is_known
+from soupcli.checkpoints.compare.weight_parts import Form, Together, form_of_parts
+from soupcli.checkpoints.numbers import GLANCE, first_numbers, parts_of, read_numbers
+from soupcli.mixing.arithmetic.arrays import library_of
+from soupcli.mixing.arithmetic.float_format import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+    from soupcli.checkpoints.tensor_filter import TensorFilter
+
+VALUES = 16  # of a code of 4 bits
+LEAST_CODE = 0.5  # the largest magnitude of a code of few values is at least this; steps of an optimizer are smaller
+SAMPLE = 1 << 12  # elements of a float8 matrix that show how far its numbers reach
+REACH = 1 / 8  # of the range of float8
+# Counts of a network or its training: any mean of them will do.
+COUNTS = re.compile(
+    r"(^|[._])(n|num|counts?|counters?|sums?|totals?|usages?|hits|freqs?|frequency|frequencies|confusion|confmat"
+    r"|histogram|cluster_size|\w*(tokens|samples|examples)_per_\w+)([._]|$)",
+    re.IGNORECASE,
+)
+
+
+TAKE = "--take '{name}' takes the best one's"
+MASK = form_of_parts(
+    "masked",
+    "a mask of zeros and ones",
+    f"multiply each weight by its mask, and save the products; if one ingredient's mask will do, {TAKE}",
+)
+WHOLE_NUMBERS = form_of_parts(
+    "whole numbers",
+    "made of whole numbers alone, as codes of quantised weights, counts and indices are",
+    "of quantised weights save the products of codes and scales, or mix the networks from before quantisation; if "
+    f"these are counts or indices, {TAKE}",
+)
+FEW_VALUES = form_of_parts(
+    "few values",
+    "made of a few values alone, as codes of quantised weights are",
+    "save the weights that the codes stand for, or mix the networks from before quantisation; if these are no codes, "
+    f"{TAKE}",
+)
+
+
+def coded(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterator[Together]:
+    """Yield the mixed floating tensors that hold codes in all checkpoints, and not the same."""
+    first = checkpoints[0]
+    for name, spec in first.tensors.items():
+        if not _may_hold_codes(name, spec) or name in first.adapted or not selection.mixes(name):
+            continue
+        if not all(_is_alike(one, name, spec) and _seems_coded(one, name) for one in checkpoints):
+            continue
+        if same_numbers(checkpoints, name):
+            continue
+        form = _form_of(checkpoints, name)
+        if form is not None:
+            yield Together(form, (name,))
+
+
+def _may_hold_codes(name: str, spec: TensorSpec) -> bool:
+    """Whether a tensor holds several floating numbers, and no counts."""
+    if not spec.dtype.is_floating_point or spec.numel <= (1 if "mask" in name.lower() else FEW):
+        return False
+    return not is_known(name) and COUNTS.search(name) is None
+
+
+def _is_alike(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    found = checkpoint.tensors.get(name)
+    return found is not None and found.shape == spec.shape and found.dtype.is_floating_point
+
+
+def _seems_coded(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether the first numbers of a tensor are whole, or few values of both signs."""
+    numbers = first_numbers(checkpoint, name, GLANCE)
+    return all(number.is_integer() for number in numbers) or _may_be_few(numbers)
+
+
+def _may_be_few(numbers: Sequence[float]) -> bool:
+    values = set(numbers)
+    return len(numbers) == GLANCE and len(values) <= VALUES and min(values) < 0 < max(values)
+
+
+class Codes(NamedTuple):
+    """What the numbers of a tensor are, if they may be codes."""
+
+    least: float
+    most: float
+    values: frozenset[float] | None  # None if all numbers are whole
+
+
+def _form_of(checkpoints: Sequence[Checkpoint], name: str) -> Form | None:
+    """Return what the codes of a tensor are, or None if it holds none in some checkpoint."""
+    found: list[Codes] = []
+    for one in checkpoints:
+        codes = _codes_of(one, name)
+        if codes is None:
+            return None
+        found.append(codes)
+    least, most = min(one.least for one in found), max(one.most for one in found)
+    sets = [one.values for one in found if one.values is not None]
+    if sets:
+        several = frozenset[float]().union(*sets)
+        is_one_set = len(sets) == len(found) and len(several) <= VALUES and len({one[:2] for one in found}) == 1
+        return FEW_VALUES if is_one_set and least == -most and most >= LEAST_CODE else None
+    if all(one.least == one.most for one in found):
+        return None  # constants of initialisation
+    return MASK if least == 0 and most == 1 else WHOLE_NUMBERS
+
+
+def _codes_of(checkpoint: Checkpoint, name: str) -> Codes | None:
+    """Return what a tensor's numbers are; None if they are neither whole nor few values."""
+    spec = checkpoint.tensors[name]
+    whole_from = 2.0 ** (FORMATS[spec.dtype].digits - 1)  # all numbers of the dtype from here on are whole
+    least, most, others, small = math.inf, -math.inf, 0, 0
+    values: set[float] | None = None
+    for part in parts_of(checkpoint, name):
+        is_whole = bool((part == part.round()).all()) and math.isfinite(float(abs(part).max()))
+        if values is None and not is_whole:
+            if others:
+                return None
+            values = set()
+        if values is not None:
+            values |= set(library_of(part).unique(part).tolist())
+            if len(values) > VALUES:
+                return None
+        least, most = min(least, float(part.min())), max(most, float(part.max()))
+        others += int((part != 0).sum())
+        small += int(((part != 0) & (abs(part) < whole_from)).sum())
+    if values is None and small * 4 < others:
+        return None
+    return Codes(least, most, frozenset(values) if values is not None else None)
+
+
+def scaled_float8(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
+    """Return the mixed float8 matrices if most of them reach far into their range: their scales are elsewhere."""
+    names = [name for name, spec in checkpoint.tensors.items() if _is_narrow(spec) and selection.mixes(name)]
+    reach: list[float] = []
+    for name in names:
+        spec = checkpoint.tensors[name]
+        numbers = read_numbers(checkpoint, name, 0, min(SAMPLE, spec.numel))
+        reach.append(float(abs(numbers).max()) / FORMATS[spec.dtype].largest)
+    return names if reach and sorted(reach)[(len(reach) - 1) // 2] >= REACH else []
+
+
+def _is_narrow(spec: TensorSpec) -> bool:
+    return spec.dtype.is_floating_point and spec.dtype.itemsize == 1 and len(spec.shape) > 1 and spec.numel > FEW

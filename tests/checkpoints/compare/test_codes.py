@@ -1,0 +1,187 @@
+"""Codes stored as floating numbers are refused by their own numbers, and nothing that training leaves is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from soupcli.checkpoints.compare.products import check_products
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.tensor_filter import TensorFilter
+from soupcli.errors import MixError
+from soupcli.files.reading import read_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.files.reading import FileVersion
+
+BF16, HALF, FP8 = torch.bfloat16, torch.float16, torch.float8_e4m3fn
+NF4 = torch.tensor(
+    [
+        -1,
+        -0.6962,
+        -0.5251,
+        -0.3949,
+        -0.2844,
+        -0.1848,
+        -0.0911,
+        0,
+        0.0796,
+        0.1609,
+        0.2461,
+        0.3379,
+        0.4407,
+        0.5626,
+        0.723,
+        1,
+    ]
+)
+FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def whole(low: int, high: int, *shape: int) -> Tensor:
+    return torch.randint(low, high, shape).float()
+
+
+def checkpoints(folder: Path, make: Callable[[int], Tensor], name: str = "l.w") -> list[Checkpoint]:
+    """Two checkpoints with a tensor of that name beside a weight, and a partner whose name says nothing."""
+    found = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        path = folder / f"{seed}.safetensors"
+        save_file({name: make(seed).contiguous(), "l.foo": torch.rand(8), "m.weight": torch.rand(8, 8)}, path)
+        found.append(open_checkpoint(path))
+    return found
+
+
+CODES: dict[str, tuple[Callable[[int], Tensor], str]] = {
+    "4 bits": (lambda _: whole(-8, 8, 8, 8), "whole numbers"),
+    "4 bits without a sign": (lambda _: whole(0, 16, 8, 8).half(), "whole numbers"),
+    "8 bits": (lambda _: whole(-128, 128, 8, 8), "whole numbers"),
+    "8 bits in bfloat16": (lambda _: whole(0, 256, 8, 8).to(BF16), "whole numbers"),
+    "16 bits": (lambda _: whole(-32768, 32768, 8, 8), "whole numbers"),
+    "ternary": (lambda _: whole(-1, 2, 8, 8), "whole numbers"),
+    "signs": (lambda _: whole(0, 2, 8, 8) * 2 - 1, "whole numbers"),
+    "in float8": (lambda _: whole(-7, 8, 8, 8).to(FP8), "whole numbers"),
+    "a flat weight": (lambda _: whole(-8, 8, 64), "whole numbers"),
+    "of a convolution": (lambda _: whole(-8, 8, 4, 4, 3, 3), "whole numbers"),
+    "exponents": (lambda _: whole(-12, -3, 32), "whole numbers"),
+    "a mask": (lambda _: whole(0, 2, 8, 8), "a mask"),
+    "a mask of channels": (lambda _: whole(0, 2, 64), "a mask"),
+    "a mask of one that is not pruned": (lambda seed: whole(0, 2, 8, 8) if seed else torch.ones(8, 8), "a mask"),
+    "codes around a half": (lambda _: whole(0, 16, 16, 16) - 7.5, "a few values"),
+    "nf4": (lambda _: NF4[torch.randint(0, 16, (64, 64))], "a few values"),
+    "nf4 in bfloat16": (lambda _: NF4[torch.randint(0, 16, (64, 64))].to(BF16), "a few values"),
+    "fp4": (lambda _: FP4[torch.randint(0, 16, (16, 16))].to(BF16), "a few values"),
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_codes(tmp_path: Path, name: str) -> None:
+    """Codes that differ are refused whatever lies beside them; the same codes in all, and unmixed ones, are not."""
+    make, what = CODES[name]
+    found = checkpoints(tmp_path, make)
+    with pytest.raises(MixError, match=f"tensor 'l.w' is (made of )?{what}") as refused:
+        check_products(found, TensorFilter())
+    assert "--take 'l.w'" in str(refused.value.hint)
+    check_products(found, TensorFilter(take=("l.w",)))
+    check_products(found[:1], TensorFilter())
+    torch.manual_seed(0)
+    same = make(1)
+    check_products(checkpoints(tmp_path, lambda _: same), TensorFilter())
+
+
+def steps(shape: tuple[int, ...], start: float, rate: float, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A constant tensor after some steps of an optimizer by signs."""
+    moved = torch.full(shape, start)
+    for _ in range(count):
+        moved = (moved + rate * torch.randn(shape).sign()).to(dtype).float()
+    return moved.to(dtype)
+
+
+def rows(trained: Tensor, start: Tensor) -> Tensor:
+    """A table whose last rows alone were trained."""
+    return torch.cat([start[: -len(trained)], trained])
+
+
+HEALTHY: dict[str, Callable[[int], Tensor]] = {
+    "random": lambda _: torch.randn(32, 32),
+    "random in bfloat16": lambda _: (torch.randn(64, 64) * 0.02).to(BF16),
+    "large in bfloat16": lambda _: ((torch.rand(8, 8) + 0.5) * 1000).to(BF16),
+    "large in float16": lambda _: ((torch.rand(8, 8) + 0.5) * 10_000).half(),
+    "wide in bfloat16": lambda _: (torch.randn(64, 64) * 1000).to(BF16),
+    "zeros, trained by one": lambda seed: torch.randn(32, 32) * seed,
+    "an identity, trained by one": lambda seed: torch.eye(32) + seed * torch.randn(32, 32) * 1e-3,
+    "ones and zeros of layers": lambda seed: torch.full((32,), float(seed)),
+    "an identity of which rows were trained": lambda _: rows(torch.randn(4, 1200), torch.eye(1200)),
+    "one hot, few rows trained": lambda seed: torch.eye(300) + torch.randn(300, 300) * (torch.arange(300) == 7 + seed),
+    "one step by signs": lambda _: steps((32, 32), 0, 1e-3, 1),
+    "three steps by signs": lambda _: steps((32, 32), 0, 1e-3, 3),
+    "a norm after steps by signs": lambda _: steps((256,), 1, 1e-3, 3),
+    "norms of many layers in bfloat16": lambda _: steps((16, 64), 1, 4e-3, 2, BF16),
+    "ternary with a scale multiplied in": lambda seed: whole(-1, 2, 16, 16) * (0.6 + seed / 10),
+    "a palette of its own": lambda _: torch.randn(16)[torch.randint(0, 16, (64, 64))],
+    "float8 alone": lambda _: torch.randn(32, 32).to(FP8),
+    "float8 of large embeddings": lambda _: (torch.randn(32, 32) * 8).to(FP8),
+    "float8, widened": lambda _: (torch.randn(64, 64) * 0.1).to(FP8).float(),
+    "few numbers": lambda _: whole(-8, 8, 4, 4),
+    "a padded table": lambda _: torch.cat([torch.zeros(2, 64), torch.randn(8, 64)]),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_weights(tmp_path: Path, name: str) -> None:
+    """Initial values, first steps, large numbers in narrow dtypes, dequantised and pruned weights are mixed."""
+    check_products(checkpoints(tmp_path, HEALTHY[name]), TensorFilter())
+    check_products(checkpoints(tmp_path, HEALTHY[name])[::-1], TensorFilter())
+
+
+@pytest.mark.parametrize(
+    "name", ["vq.cluster_size", "metric.confusion_matrix", "ema.count", "h.attn.bias", "moe.tokens_per_expert"]
+)
+def test_counts(tmp_path: Path, name: str) -> None:
+    """Known counts and indices may differ: any mean of them will do."""
+    check_products(checkpoints(tmp_path, lambda _: whole(0, 50, 8, 8), name), TensorFilter())
+
+
+def test_one_dtype_is_another(tmp_path: Path) -> None:
+    """The same numbers in two dtypes are the same, and so are 0 and -0."""
+    mask = torch.rand(8, 8).round()
+    check_products(checkpoints(tmp_path, lambda seed: mask.half() if seed else -mask * -1), TensorFilter())
+
+
+def test_scaled_float8(tmp_path: Path) -> None:
+    """One vector of scales for all float8 layers: its name tells, or that the numbers reach the end of their range."""
+    for name in ("scales", "foo"):
+        for seed in range(2):
+            torch.manual_seed(seed)
+            weights = {f"{layer}.weight": torch.randn(32, 32) * 10**layer for layer in range(3)}
+            scales = {key: weight.abs().max() / 448 for key, weight in weights.items()}
+            stored = {key: (weight / scales[key]).to(FP8) for key, weight in weights.items()}
+            save_file(stored | {name: torch.stack(list(scales.values()))}, tmp_path / f"{name}{seed}.safetensors")
+        found = [open_checkpoint(tmp_path / f"{name}{seed}.safetensors") for seed in range(2)]
+        with pytest.raises(MixError, match=r"tensor '0.weight' \(float8_e4m3fn\) is a quantised weight"):
+            check_products(found, TensorFilter())
+        check_products(found, TensorFilter(exclude=("*",)))
+        check_products([found[0], found[0]], TensorFilter())
+
+
+def test_weights_are_told_by_their_first_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a trained tensor only its first numbers are read, in the first checkpoint alone."""
+    found = checkpoints(tmp_path, lambda _: torch.randn(1000, 100))
+    read: list[int] = []
+
+    def seen(file: FileVersion, at: int, out: memoryview) -> None:
+        read.append(out.nbytes)
+        read_at(file, at, out)
+
+    monkeypatch.setattr("soupcli.checkpoints.checkpoint.read_at", seen)
+    check_products(found, TensorFilter())
+    assert read == [256, 256]
