@@ -6,11 +6,11 @@ moved_rows(checkpoints, selection)                       # "runs/b: rows of 'fc.
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import read_into
 from soupcli.checkpoints.compare.class_orders import class_orders
+from soupcli.checkpoints.compare.heads import HEAD
 from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cast, cpu_library, library_of, quiet
 from soupcli.mixing.arithmetic.rounding import HELD_AS, widen
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
-HEAD = re.compile(r"head|classif|logit|score|predict|(^|\.)(fc|cls)\d*\.")  # in names of the last layer
 MOST_ROWS = 2000
+MOST_HEADS = 8  # as large as each other, such as those of MAE's kin and of distillation
 LARGEST = 1 << 23  # elements of a head that is looked at
 PIECE = 1 << 18  # elements that are worked on at once
 ALIKE = 0.9  # cosine of rows that are copies, with noise
@@ -44,11 +44,10 @@ class Rows(NamedTuple):
 def moved_rows(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> str | None:
     """Return a warning for the first checkpoint whose head's rows are like the first one's in another order."""
     first, *others = checkpoints
-    name = _head(first, selection) if others and not first.is_adapter else None
-    if name is None:
-        return None
+    names = _heads(first, selection) if others and not first.is_adapter else []
     with quiet(cpu_library()):  # constants of a network, such as masks, may hold infinities
-        return _moved(first, others, name)
+        found = (_moved(first, others, name) for name in names)
+        return next((text for text in found if text is not None), None)
 
 
 def _moved(first: Checkpoint, others: Sequence[Checkpoint], name: str) -> str | None:
@@ -67,8 +66,8 @@ def _moved(first: Checkpoint, others: Sequence[Checkpoint], name: str) -> str | 
     return None
 
 
-def _head(checkpoint: Checkpoint, selection: TensorFilter) -> str | None:
-    """Return the head's matrix: of those that are named so, else of all, the one with the fewest rows."""
+def _heads(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
+    """Return the heads' matrices: of those that are named so, else the only one, with the fewest rows."""
     found = {
         name: spec.shape[0]
         for name, spec in checkpoint.tensors.items()
@@ -79,9 +78,9 @@ def _head(checkpoint: Checkpoint, selection: TensorFilter) -> str | None:
         and spec.dtype.is_floating_point
         and selection.mixes(name)
     }
-    named = {name: rows for name, rows in found.items() if HEAD.search(name)} or found
-    fewest = [name for name, rows in named.items() if rows == min(named.values())]
-    return fewest[0] if len(fewest) == 1 else None
+    named = {name: rows for name, rows in found.items() if HEAD.search(name)}
+    fewest = [name for name, rows in (named or found).items() if rows == min((named or found).values())]
+    return fewest if len(fewest) <= (MOST_HEADS if named else 1) else []
 
 
 def _rows(checkpoint: Checkpoint, name: str) -> Rows:

@@ -5,10 +5,9 @@ notes = check_meanings(checkpoints, selection)            # raises MixError, nam
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.compare.class_files import most_of, too_large
 from soupcli.checkpoints.compare.class_orders import (
@@ -20,19 +19,18 @@ from soupcli.checkpoints.compare.class_orders import (
     other_orders,
     shown,
 )
-from soupcli.checkpoints.compare.head_rows import HEAD
-from soupcli.checkpoints.compare.tokens import check_tokens, tables
+from soupcli.checkpoints.compare.heads import heads_for, patterns_of
+from soupcli.checkpoints.compare.tokens import check_tokens
 from soupcli.checkpoints.formats.class_lists import is_class_list, plain_name
 from soupcli.checkpoints.formats.class_words import EMBEDDED, PLACEHOLDER
-from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.files.small_file import same_bytes
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.compare.heads import Heads
+    from soupcli.checkpoints.tensor_filter import TensorFilter
 
-NUMBER = re.compile(r"\d+")
-FEWEST_EMBEDDED = 3  # rows of an embedding that a list may name: tokens have two types in many networks
 MOST_MORE = 2  # rows of an embedding beyond those of a longer list: padding, and what is not known
 
 
@@ -45,22 +43,34 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     notes: list[str] = []
     for other in others:
         notes += check_tokens(first, other, selection)
-        _check_classes(first, other, selection)
+        notes += _check_classes(first, other, selection)
         notes += _classes_in_large_files(first, other)
     return notes
 
 
-def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
+def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> list[str]:
+    """Return notes on layers that may be heads. Raises MixError if a mixed row stands for different classes."""
     one, two = class_orders(first), class_orders(other)
-    for source in (source for source in one if source in two):
-        _check_order(first, other, selection, (one[source], two[source]), "", _unclear(source))
+    lengths = {len(names) for names in one.values()}
+    lists = [_List(source, (one[source], two[source]), _unclear(source)) for source in one if source in two]
     said = [next((orders[source] for source in (*HEADS, *orders) if source in orders), None) for orders in (one, two)]
     if said[0] is not None and said[1] is not None:  # id2label of one, label2id or a list of the other
-        _check_order(first, other, selection, (said[0], said[1]))
+        lists.append(_List("", (said[0], said[1])))
     stated = [len(names) for names in said if names is not None and not all(map(PLACEHOLDER.fullmatch, names))]
     for place, names, others in other_orders(first, other):
         if stated != [len(names)] * 2:  # else both name their rows, and the list is of something else
-            _check_order(first, other, selection, (names, others), place, place)
+            lists.append(_List(place, (names, others), place, sure=False))
+    found = (_check_order(first, other, selection, each, lengths) for each in lists)
+    return list(dict.fromkeys(note for note in found if note is not None))
+
+
+class _List(NamedTuple):
+    """A list of names that two checkpoints state."""
+
+    place: str  # where both say it, if it is one place
+    orders: tuple[list[str], list[str]]
+    unclear: str = ""  # its place, if it may be of something else: the message says so, and what to do in either case
+    sure: bool = True  # whether it counts for heads with other numbers of rows
 
 
 def _unclear(source: str) -> str:
@@ -80,98 +90,66 @@ def _classes_in_large_files(first: Checkpoint, other: Checkpoint) -> list[str]:
 
 
 def _check_order(
-    first: Checkpoint,
-    other: Checkpoint,
-    selection: TensorFilter,
-    orders: tuple[list[str], list[str]],
-    place: str = "",
-    unclear: str = "",
-) -> None:
-    """Raise MixError if the orders move or rename a row of the head.
-
-    `place` is that of a list that counts only if it has as many names as the head has rows. `unclear` is that of one
-    which may be of something else: then the message says so, and what to do in either case.
-    """
-    one, two = orders
+    first: Checkpoint, other: Checkpoint, selection: TensorFilter, said: _List, lengths: Collection[int]
+) -> str | None:
+    """Return a note on layers that may be heads. Raises MixError if the orders move or rename a row of a mixed head."""
+    one, two = said.orders
     moved = contradict(one, two)
     if len(one) != len(two) or not (moved or other_classes(one, two)):
-        return
-    heads = _heads(first, selection, len(one), MOST_MORE if not place or _is_embedded(place) else 0)
-    if not heads:
-        return
-    pattern, alone = _of_all(first, heads[0])
-    module = pattern.rpartition(".")[0]
-    excluded = f"'{module}.*'" if module else " ".join(heads)
-    known = HEAD.search(heads[0]) is not None or "embed" in heads[0]
-    rest = f"--exclude {excluded}" if known else f"--exclude with its name, such as {excluded}"
-    whole = alone and any(len(first.tensors[name].shape) > 1 for name in heads)  # a transposed one has other rows
-    remedy = _remedy(orders, heads, moved=moved, known=known) if whole or not moved else ""
-    way = f"{remedy}mix all but the head: {rest}"
-    if not unclear:
-        said = f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}"
-        raise MixError(f"{said}: rows of {heads[0]!r} stand for other classes", hint=way)
-    said = f"{other.path}: {unclear} lists {shown(two)}, that of {first.path} lists {shown(one)}"
+        return None
+    more = MOST_MORE if said.sure or _is_embedded(said.place) else 0
+    heads = heads_for(first, selection, len(one), said.place, sure=said.sure, more=more, others=lengths)
+    if not heads.mixed:
+        return _of_no_head(first, other, said, heads)
+    rest = " ".join(_quoted(pattern) for pattern in patterns_of(heads.every))
+    rest = f"--exclude {rest}" if heads.known else f"--exclude with its name, such as {rest}"
+    way = f"{_remedy(first, said.orders, heads, moved=moved)}mix all but the head: {rest}"
+    if not said.unclear:
+        text = f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}"
+        raise MixError(f"{text}: rows of {heads.mixed[0]!r} stand for other classes", hint=way)
+    text = f"{other.path}: {said.unclear} lists {shown(two)}, that of {first.path} lists {shown(one)}"
     raise MixError(
-        f"{said}: rows of {heads[0]!r} stand for other outputs, if these are their names",
+        f"{text}: rows of {heads.mixed[0]!r} stand for other outputs, if these are their names",
         hint=f"if they are, {way}; if the list is of something else, write one order into both",
     )
 
 
-def _of_all(checkpoint: Checkpoint, head: str) -> tuple[str, bool]:
-    """Return a pattern of the tensors of a head's name and shape that differ in numbers, and whether it is one alone.
+def _of_no_head(first: Checkpoint, other: Checkpoint, said: _List, heads: Heads) -> str | None:
+    """Return what to say if classes differ, and no mixed tensor is known to have a row for each."""
+    one, two = said.orders
+    if heads.maybe:
+        return (
+            f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: {heads.maybe[0]!r} "
+            f"has {len(one)} rows and is mixed, as a layer that is no head: if it is one, --exclude it too"
+        )
+    if heads.every or said.unclear or not said.sure or not contradict(one, two):
+        return None
+    return (
+        f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: no tensor with a row "
+        "for each is known; if the network has outputs for classes, --exclude the layer with them"
+    )
 
-    YOLO has a head for each size of objects: `model.22.cv3.*.2.weight`.
-    """
-    shape, plain = checkpoint.tensors[head].shape, NUMBER.sub("", head)
-    same = [
-        name.split(".")
-        for name, spec in checkpoint.tensors.items()
-        if spec.shape == shape and NUMBER.sub("", name) == plain
-    ]
-    parts = [steps[0] if len(set(steps)) == 1 else "*" for steps in zip(*same, strict=True)]
-    if parts[0] == "*":  # layers of a plain stack
-        return head, True
-    return ".".join(parts), len(same) == 1
+
+def _quoted(pattern: str) -> str:
+    return f"'{pattern}'" if "*" in pattern else pattern
 
 
-def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved: bool, known: bool) -> str:
+def _remedy(checkpoint: Checkpoint, orders: tuple[list[str], list[str]], heads: Heads, *, moved: bool) -> str:
     """Return the beginning of a hint: how the classes of the other one become those of the first."""
+    shapes = [checkpoint.tensors[name].shape for name in heads.mixed]
     if not moved:
         return "write one spelling beside both if these are the same classes under other names; else "
     plain, others = ([plain_name(name) for name in names] for names in orders)
-    if len(plain) > SHOWN or sorted(plain) != sorted(others):
+    rows = {shape[0] for shape in shapes} == {len(plain)} and len(shapes[0]) > 1  # a transposed one has other rows
+    alone = len({name.rpartition(".")[0] for name in heads.every}) == 1
+    if not (rows and alone) or heads.mixed != heads.every or len(plain) > SHOWN or sorted(plain) != sorted(others):
         return ""
-    order = [others.index(name) for name in plain]
-    of = " and ".join(heads) if known else f"last layer (is it {' and '.join(heads)}?)"
-    rows = f"put the rows of its {of} into the order {order} (weight[{order}])"
-    return f"{rows} and its names of classes as the other's; or "
+    order, of = [others.index(name) for name in plain], " and ".join(heads.mixed)
+    of = of if heads.known else f"last layer (is it {of}?)"
+    rows_of = f"put the rows of its {of} into the order {order} (weight[{order}])"
+    return f"{rows_of} and its names of classes as the other's; or "
 
 
 def _is_embedded(place: str) -> bool:
     file, _, key = place.partition(": ")
     return EMBEDDED.fullmatch(key.rpartition(".")[2] or PurePosixPath(file).stem) is not None
-
-
-def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int, more: int) -> list[str]:
-    """Return the tensors of a head with a row for each class, or for one more: no object. Nothing if it is not mixed.
-
-    Hidden layers may be as wide: names of heads count first, and a layer that the user excludes is taken for the head.
-    Without any, an embedding has a row for each, and up to `more`: of speakers, languages, styles.
-    """
-    shapes = {name: checkpoint.tensors[name].shape for name in tables(checkpoint, TensorFilter())}
-    rows = {name: shape for name, shape in shapes.items() if "embed" not in name}
-    for count in (classes, classes + 1):
-        fitting = [name for name in rows if rows[name][0] == count]
-        named = [name for name in fitting if HEAD.search(name)]
-        found = named or fitting
-        matrices = [name for name in found if len(rows[name]) > 1] or found
-        left = [name for name in matrices if selection.mixes(name)]
-        if left and (named or left == matrices):
-            module = left[0].rpartition(".")[0]
-            return sorted((n for n in found if n.rpartition(".")[0] == module), key=lambda name: len(rows[name]) < 2)
-        if found:
-            return []
-    embeddings = [name for name in shapes if name not in rows and "pos" not in name and classes >= FEWEST_EMBEDDED]
-    counts = (classes + extra for extra in range(more + 1 if classes > FEWEST_EMBEDDED else 1))
-    as_many = ([name for name in embeddings if shapes[name][0] == count and selection.mixes(name)] for count in counts)
-    return next(filter(None, as_many), [])

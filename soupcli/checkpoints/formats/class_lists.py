@@ -30,6 +30,7 @@ DEEPEST = 4  # levels that are searched: MONAI's network_data_format.outputs.pre
 MOST = 100_000  # classes, and entries that are searched
 FEW = 4  # settings that may count from 0 by chance, such as a fold and a seed
 MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies in many places counts in each
+MOST_INSIDE = 64  # lists in a list
 LONGEST = 4096  # characters of a line
 MOST_CHARACTERS = 4_000_000  # of all names of a list
 FEWEST_LETTERS, LONGEST_JSON = 20, 1 << 25  # of JSON in a text, such as a whole tokenizer
@@ -102,8 +103,17 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
             if looked_at > MOST_LOOKED_AT:
                 return
             yield f"{prefix}{key}", str(key), names_in(below or value)
-            if below and depth < DEEPEST:
-                waiting.append((f"{prefix}{key}.", depth + 1, below))
+            inner = below or _listed_inside(value)
+            if inner and depth < DEEPEST:
+                waiting.append((f"{prefix}{key}.", depth + 1, inner))
+
+
+def _listed_inside(value: Any) -> Mapping[Any, Any] | None:
+    """Return the lists or maps in a list by their places, such as the classes of each of several tasks."""
+    if not isinstance(value, list | tuple) or not 1 < len(value) <= MOST_INSIDE or names_by_row(value) is not None:
+        return None
+    inside = {str(place): each for place, each in enumerate(value) if isinstance(each, Mapping | list | tuple)}
+    return inside if len(inside) == len(value) else None
 
 
 def entries_of_json(text: bytes | str) -> Mapping[Any, Any] | None:
@@ -147,6 +157,7 @@ def names_by_row(value: Any) -> list[str] | None:
     """Return names in order, from a list or from a map between numbers and names; None for anything else."""
     if not isinstance(value, Mapping | list | tuple) or not 1 < len(value) <= MOST:
         return None
+    is_map = isinstance(value, Mapping)
     if isinstance(value, Mapping):
         pairs = [(number, name) for number, name in value.items() if _row(number) is not None]
         if len(pairs) < len(value) or not all(isinstance(name, str | list) for _, name in pairs):
@@ -160,9 +171,14 @@ def names_by_row(value: Any) -> list[str] | None:
         if first not in (0, 1) or any(_row(one.get("id", row)) != row for row, one in enumerate(value, first)):
             return None
         value = [entry.get("name") for entry in value]
-    names = [name[0] if isinstance(name, list) and name else name for name in value]  # Keras: [wnid, name]
+    names = [name[0] if (is_map and isinstance(name, list) and name) or _is_of_keras(name) else name for name in value]
     are_names = all(isinstance(name, str) for name in names) and sum(map(len, names)) <= MOST_CHARACTERS
     return names if are_names else None
+
+
+def _is_of_keras(name: Any) -> bool:
+    """Whether it is a class of Keras's list of ImageNet: `["n01440764", "tench"]`."""
+    return isinstance(name, list) and len(name) == 2 and isinstance(name[0], str) and bool(_WNID.fullmatch(name[0]))
 
 
 def rows_of_text(text: str) -> list[str] | None:
