@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SHOWN = 4  # names in a line
 FORMS = {"best": re.compile(r"best"), "last": re.compile(r"last|latest|final")}
 AVERAGED = re.compile(r"ema|swa")
+# Words of a name that say nothing more than best or last: `model_best` is the best, `best_acc` is one of several.
+PLAIN = re.compile(r"best|last|latest|final|(pytorch_?)?model|checkpoint|ckpt|weights?|net(work)?|state|dict|params?")
+VERSION = re.compile(r"-v\d+(?=\.)")  # of Lightning's, which keeps what an earlier run has left under the same name
 
 
 def in_natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -60,27 +63,38 @@ def _one_of(folder: Path, members: Sequence[Path], prefer: str, how: How) -> Pat
     if len(members) == 1:
         return members[0]
     called = [one for one in members if FORMS[prefer].search(one.stem.lower())]
-    rivals = [one for one in called if not AVERAGED.search(one.stem.lower())] or called
+    rivals = called
     if not rivals and prefer == "last":
         rivals = [one for one in members if re.search(r"\d", one.stem)]
-    member = _first_of(rivals, prefer) if rivals else _best_by_trainer(members) if prefer == "best" else None
+    rivals = [one for one in rivals if not AVERAGED.search(one.stem.lower())] or rivals
+    rivals = _plain(rivals) or rivals
+    member = rivals[-1] if rivals else _best_by_trainer(members) if prefer == "best" else None
     if member is None:
         raise CheckpointError(
             f"{folder}: none of its {len(members)} checkpoints is called {prefer}: {_names(members)}",
             hint="--last 1 takes the last of each run by its step",
         )
-    alike = [one for one in rivals if _series(one) == _series(member)]
-    if prefer == "best" and len(alike) > 1:
+    _check_one_network(folder, member, called or rivals, how)
+    series = {_series(one) for one in rivals}
+    if len(series) > 1 or (prefer == "best" and len(rivals) > 1):
+        alike = f", or use all of them: --ckpts '{folder / _series(member)}'" if len(series) == 1 else ""
+        first = member if alike else f"--ckpts '{folder.parent / '*' / rivals[0].name}'"
         raise CheckpointError(
-            f"{folder}: {len(alike)} of its checkpoints are called best: {_names(alike)}",
-            hint=f"give one of each run, such as {member}, or use all of them: --ckpts '{folder / _series(member)}'",
+            f"{folder}: {len(rivals)} of its checkpoints {'are called' if called else 'may be the'} {prefer}: "
+            f"{_names(rivals)}",
+            hint=f"give one of each run, such as {first}{alike}",
         )
-    _check_one_network(folder, member, rivals, how)
     return member
 
 
-def _first_of(rivals: Sequence[Path], prefer: str) -> Path:
-    return min(rivals, key=lambda one: len(one.name)) if prefer == "best" else rivals[-1]
+def _plain(rivals: Sequence[Path]) -> list[Path]:
+    """Return the one whose name says nothing but best or last, and versions of it; nothing if several do."""
+    found = [one for one in rivals if all(map(PLAIN.fullmatch, _words(VERSION.sub("", one.name).partition(".")[0])))]
+    return found if len({VERSION.sub("", one.name) for one in found}) == 1 else []
+
+
+def _words(stem: str) -> list[str]:
+    return re.findall(r"[a-z]+|\d+", stem.lower())
 
 
 def _names(paths: Iterable[Path]) -> str:
@@ -89,7 +103,7 @@ def _names(paths: Iterable[Path]) -> str:
 
 def _series(path: Path) -> str:
     """Return a pattern of the names that differ from a path's in numbers alone."""
-    return re.sub(r"\d+", "*", path.name)
+    return re.sub(r"(?<==)-(?=\*)", "", re.sub(r"\d+", "*", path.name))
 
 
 def _check_one_network(folder: Path, member: Path, rivals: Sequence[Path], how: How) -> None:

@@ -96,8 +96,39 @@ def test_several_called_best() -> None:
         shown("runs", prefer="best")
     assert "--ckpts 'runs/a/best_model_*_dice=*.*.pt'" in (said.value.hint or "")
     assert shown("runs", prefer="last") == ["runs/a/best_model_3_dice=0.3.pt"]
-    write("runs/a/best_ema.pt", "runs/a/best.pt", "runs/a/best-v1.pt")
+    write("runs/a/best_ema.pt", "runs/a/best.pt")
     assert shown("runs", prefer="best") == ["runs/a/best.pt"]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "names", "chosen"),
+    [
+        ("best", ("best_acc.pt", "best_loss.pt", "last.pt"), None),
+        ("best", ("best_acc.pt", "best_loss.pt", "best.pt"), "best.pt"),
+        ("best", ("model_best.pth.tar", "model_best_ema.pth.tar", "best_f1.pth.tar"), "model_best.pth.tar"),
+        ("best", ("best_model.pt", "model_best.pt"), None),
+        ("best", ("best.pt", "best.safetensors"), None),
+        ("best", ("best.ckpt", "best-v1.ckpt"), None),
+        ("best", ("best_ema.pt", "best_swa.pt"), None),
+        ("last", ("last.ckpt", "last-v1.ckpt"), None),
+        ("last", ("model_final.pth", "last.pth"), None),
+        ("last", ("last_acc.pt", "last.pt", "epoch_9.pt"), "last.pt"),
+        ("last", ("epoch_9.pt", "epoch_10.pt", "epoch_11_ema.pt"), "epoch_10.pt"),
+        ("last", ("epoch_9.pt", "step_900.pt"), None),
+        ("last", ("epoch=1-score=-0.5.ckpt", "epoch=2-score=0.5.ckpt"), "epoch=2-score=0.5.ckpt"),
+    ],
+)
+def test_no_name_is_preferred_unsaid(prefer: str, names: tuple[str, ...], chosen: str | None) -> None:
+    """Where two names are as good, both are named and none is taken: best_acc or best_loss, last or last-v1."""
+    write(*(f"runs/a/{name}" for name in names))
+    if chosen is not None:
+        assert shown("runs", prefer=prefer) == [f"runs/a/{chosen}"]
+        return
+    with pytest.raises(CheckpointError, match=f"2 of its checkpoints (are called|may be the) {prefer}: ") as refused:
+        shown("runs", prefer=prefer)
+    way = (refused.value.hint or "").partition("such as --ckpts '")[2].partition("'")[0]
+    assert all(name in str(refused.value) for name in names if not name.startswith("last.pt"))
+    assert shown(way or "runs/a/best.ckpt")[0].rpartition("/")[2] in names
 
 
 @pytest.mark.parametrize(
