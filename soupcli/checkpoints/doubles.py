@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import read_bits, read_dense
+from soupcli.checkpoints.compare.integers import is_incidental
 from soupcli.files.reading import same_content
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint]
     The first folder with these weights is kept, else the first file: a folder holds configuration and tokenizer too.
     A soup is kept if all of them are soups: greedy's may be of one ingredient.
 
-    A sample of every tensor is read, and whole tensors only if samples agree. Counters and other integers are ignored,
-    because trainers save the same weights at different steps.
+    A sample of every tensor is read, and whole tensors only if samples agree. Counters and other integers that any
+    ingredient may give are ignored, because trainers save the same weights at different steps.
     """
     alike: dict[bytes, list[list[Checkpoint]]] = {}
     groups: list[list[Checkpoint]] = []
@@ -59,7 +60,8 @@ def _one_to_keep(group: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def _weights(checkpoint: Checkpoint) -> list[str]:
-    return sorted(name for name, spec in checkpoint.tensors.items() if spec.dtype.is_averaged)
+    tensors = checkpoint.tensors.items()
+    return sorted(name for name, spec in tensors if spec.dtype.is_averaged or not is_incidental(name, spec))
 
 
 def _sample(checkpoint: Checkpoint) -> bytes:

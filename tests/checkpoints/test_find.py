@@ -92,6 +92,16 @@ def test_epochs_beside_a_checkpoint(runs: Path) -> None:
     assert not any("--prefer" in note for note in found.notes)
 
 
+def test_integers_apart(runs: Path) -> None:
+    """Integers that have no mean and no known meaning tell two checkpoints apart, counters do not."""
+    for number in range(2):
+        tensors = {"w": torch.ones(3), "step": torch.tensor(number), "codes": torch.arange(20) + number}
+        save_file(tensors, runs / f"coded-{number}.safetensors")
+        save_file({**tensors, "codes": torch.arange(20)}, runs / f"counted-{number}.safetensors")
+    assert len(find(["coded-*"]).checkpoints) == 2
+    assert len(find(["counted-*"]).checkpoints) == 1
+
+
 def test_one_number_apart(runs: Path) -> None:
     """Weights that differ in one element in the middle of a tensor are two ingredients."""
     tensors = {"w": torch.zeros(10_000)}

@@ -19,7 +19,7 @@ from soupcli.errors import MixError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
 FEW = 16  # elements: a weight has more, a counter or a flag has fewer
@@ -58,11 +58,17 @@ def is_known(name: str) -> bool:
     return matches(name, PATTERNS)
 
 
+def is_incidental(name: str, spec: TensorSpec) -> bool:
+    """Whether any ingredient may give such integers: what they are is known, or they are few and choose nothing."""
+    chooses = spec.numel > 1 and CHOICES.search(name) is not None
+    return is_known(name) or (spec.numel <= FEW and not chooses and not matches(name, NEVER))
+
+
 def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
     """Raises MixError at the first mixed integer tensor that differs and is not known to be harmless."""
     for name in differing_integers(checkpoints):
         spec = checkpoints[0].tensors[name]
-        if is_known(name) or _says_little(name, spec.numel) or not selection.mixes(name):
+        if is_incidental(name, spec) or not selection.mixes(name):
             continue
         other = next(one for one in checkpoints[1:] if not same_in_all([checkpoints[0], one], name))
         dtype = spec.dtype.value
@@ -72,9 +78,3 @@ def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
             hint=f"if one ingredient's will do, --take {name} takes the best one's; if these are quantised weights, "
             "dequantise them first",
         )
-
-
-def _says_little(name: str, numel: int) -> bool:
-    """Whether the numbers are too few for a weight, and choose nothing."""
-    chooses = numel > 1 and CHOICES.search(name) is not None
-    return numel <= FEW and not chooses and not matches(name, NEVER)
