@@ -71,7 +71,20 @@ def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | Non
     swapped = [one for one in words if len(one) == len(word) and sorted(one) == letters]
     if len(words) > MOST_COMPARED and not swapped:
         words = heapq.nlargest(MOST_COMPARED, words, key=lambda one: _shared_ends(word, one))
-    return next(iter(difflib.get_close_matches(word, swapped or words, n=1, cutoff=0.0 if swapped else least)), None)
+    return _most_alike(word, swapped or words, 0.0 if swapped else least)
+
+
+def _most_alike(word: str, words: Sequence[str], least: float) -> str | None:
+    """Return the word that difflib.get_close_matches finds; letters are matched only where a word may be nearer."""
+    found: tuple[float, str] | None = None
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(word)
+    for one in words:
+        matcher.set_seq1(one)
+        if all(ratio() >= least for ratio in (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio)):
+            found = max(found or (0.0, ""), (matcher.ratio(), one))
+            least = found[0]
+    return found[1] if found is not None else None
 
 
 def _shared_ends(one: str, other: str) -> int:

@@ -39,6 +39,8 @@ class Dtype(Enum):
     COMPLEX64 = "complex64"
     COMPLEX128 = "complex128"
 
+    __hash__ = object.__hash__  # there is one of each; Enum's own is Python code, and every tensor's is asked for
+
     def __str__(self) -> str:
         """As torch writes it: torch.float32."""
         return f"torch.{self.value}"

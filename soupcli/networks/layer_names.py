@@ -11,11 +11,11 @@ def layers_by_name(names: Iterable[str]) -> dict[str, list[str]]:
     A layer is a numbered part with parts of its own, the deepest of them that stand one in another
     (`stages.2.blocks.1`); what lies in none is by the module that holds it.
     """
-    names = list(names)
-    blocks = {prefix for name in names for prefix, rest in _numbered(name) if "." in rest}
+    numbered = {name: _numbered(name) for name in names}
+    blocks = {prefix for found in numbered.values() for prefix, rest in found if "." in rest}
     divided: dict[str, list[str]] = {}
-    for name in names:
-        inside = [prefix for prefix, _ in _numbered(name) if prefix in blocks]
+    for name, found in numbered.items():
+        inside = [prefix for prefix, _ in found if prefix in blocks]
         divided.setdefault(inside[-1] if inside else name.rpartition(".")[0] or name, []).append(name)
     return divided
 

@@ -65,7 +65,7 @@ def find_ingredients(
         checkpoints = with_bases(checkpoints, lambda named: _base_on_hub(named, quiet=options.quiet))
     _check_use(checkpoints, resolved, selection)
     names = Names()
-    if not resolved.command.each_alone or recipe.window.group_by is not None:
+    if not resolved.takes_each_alone:
         names, notes = common_names(checkpoints)
         _warn_of_names(notes, warn)
     checkpoints = with_constants([names.applied(checkpoint) for checkpoint in checkpoints], selection)

@@ -14,7 +14,7 @@ from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.numbers import first_numbers, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
 
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.compare.weight_parts import Module
@@ -65,6 +65,12 @@ ACTIVATIONS = _measured("'*put_scale'")  # of optimum-quanto's modules
 CACHE = _measured("'*[kv]_scale'")  # of keys and values
 QUANTIZERS = _measured("'*_quantizer.*'")  # of NVIDIA ModelOpt
 FAKE_QUANTISED = _measured("'*scale' --take '*zero_point'")  # of torch.ao, torchao
+OF_ACTIVATIONS = frozenset(("input_scale", "output_scale"))
+OF_CACHE = frozenset(("k_scale", "v_scale"))
+OF_WEIGHTS = frozenset(("weight_scale", "weight_scale_inv", "weight_zero_point", "pre_quant_scale"))
+OF_QUANTIZERS = frozenset(("_amax", "_pre_quant_scale"))
+OF_FAKES = frozenset(("scale", "zero_point"))
+NAMED_SCALES = OF_ACTIVATIONS | OF_CACHE | OF_WEIGHTS | OF_QUANTIZERS | OF_FAKES
 
 
 def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
@@ -113,18 +119,23 @@ def _of_originals(
 
 def _of_scales(module: str, leaves: Module) -> Iterator[Together]:
     """Yields scales of quantisation beside weights that are stored as floating numbers."""
-    for form, names in (
-        (ACTIVATIONS, leaves.keys() & {"input_scale", "output_scale"}),
-        (CACHE, _single(leaves, ("k_scale", "v_scale"))),
-        (SCALED, leaves.keys() & {"weight_scale", "weight_scale_inv", "weight_zero_point", "pre_quant_scale"}),
-        (QUANTIZERS, leaves.keys() & {"_amax", "_pre_quant_scale"} if module.endswith("_quantizer") else set()),
-        (FAKE_QUANTISED, leaves.keys() & {"scale", "zero_point"} if "fake_quant_enabled" in leaves else set()),
-    ):
+    for form, names in () if NAMED_SCALES.isdisjoint(leaves) else _named_scales(module, leaves):
         if len(names) > (form is ACTIVATIONS):
             yield Together(form, tuple(joined(module, leaf) for leaf in sorted(names)))
 
 
-def _single(leaves: Module, names: tuple[str, ...]) -> set[str]:
+def _named_scales(module: str, leaves: Module) -> tuple[tuple[Form, set[str]], ...]:
+    """Return the scales of a module that are known by their names, with what they are."""
+    return (
+        (ACTIVATIONS, leaves.keys() & OF_ACTIVATIONS),
+        (CACHE, _single(leaves, OF_CACHE)),
+        (SCALED, leaves.keys() & OF_WEIGHTS),
+        (QUANTIZERS, leaves.keys() & OF_QUANTIZERS if module.endswith("_quantizer") else set()),
+        (FAKE_QUANTISED, leaves.keys() & OF_FAKES if "fake_quant_enabled" in leaves else set()),
+    )
+
+
+def _single(leaves: Module, names: Set[str]) -> set[str]:
     """Return those of the names whose tensors exist and hold one number each."""
     return {name for name in names if name in leaves and leaves[name].numel == 1}
 

@@ -42,6 +42,8 @@ BEGINNINGS = (  # of transformers 4.52 and 5
     ("embed_out.", "lm_head."),  # GPT-NeoX
 )
 WRAPPERS = ("module", "_module")  # of DataParallel and of Opacus, around a part of the network
+RENAMED_ENDS = tuple(end for pair in ENDINGS for end in pair)
+RENAMED_STARTS = tuple(start for pair in BEGINNINGS for start in pair)
 # Buffers that follow from the configuration, whatever their dtype: libraries stopped storing them.
 DERIVED = (
     "*inv_freq",  # of rotary positions
@@ -172,6 +174,8 @@ def _unwrapped(name: str) -> str:
 
 def _spellings(name: str, wrappers: Sequence[str]) -> Iterator[str]:
     """Yield other names of the same tensor; `wrappers` are those that some name has."""
+    if not (wrappers or "module" in name or f".{name}".endswith(RENAMED_ENDS) or name.startswith(RENAMED_STARTS)):
+        return  # as most
     steps, unwrapped = name.split("."), _unwrapped(name)
     if unwrapped != name:
         yield unwrapped

@@ -123,6 +123,8 @@ METHODS = {  # quant_method in config.json -> a form that says how it is undone
 def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
     """Yield the quantised weights among tensors, by names and dtypes."""
     modules = modules_of(tensors)
+    if not _may_be_quantised(modules):
+        return
     for module, leaves in modules.items():
         narrow = [leaf for leaf, spec in leaves.items() if _is_narrow(module, leaf, spec, leaves)]
         below = [modules[name] for name in (joined(module, leaf) for leaf in narrow) if name in modules]
@@ -138,7 +140,19 @@ def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
     yield from _scaled_elsewhere(tensors)
 
 
-ANY_PART = re.compile("|".join(f"({form.part.pattern})" for form in FORMS))
+def _joined_patterns(forms: Sequence[Form]) -> re.Pattern[str]:
+    return re.compile("|".join(f"({form.part.pattern})" for form in forms))
+
+
+ANY_PART = _joined_patterns(FORMS)
+ANY_NAME = _joined_patterns([form for form in FORMS if form.beside is None])  # that is enough by itself
+
+
+def _may_be_quantised(modules: Mapping[str, Module]) -> bool:
+    """Whether a tensor may hold encoded numbers, or has a name of quantised weights. Most networks have none."""
+    names = {leaf for leaves in modules.values() for leaf in leaves}
+    coded = (_is_code(leaf, spec) for leaves in modules.values() for leaf, spec in leaves.items())
+    return any(map(ANY_NAME.fullmatch, names)) or any(coded)
 
 
 def _form_of(modules: Sequence[Module]) -> Form | None:

@@ -6,7 +6,9 @@ tensor data is trusted.
 
 from __future__ import annotations
 
+import math
 import struct
+from collections import Counter
 from typing import Any, NoReturn
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
@@ -41,6 +43,8 @@ DTYPES = {
 QUANTISED = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0")  # NVFP4, MXFP4, and the scales of MX formats
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+KEYS = {"dtype", "shape", "data_offsets"}
+
 Header = tuple[dict[str, TensorSpec], dict[str, StoredTensor], dict[str, str]]
 
 
@@ -66,8 +70,10 @@ def read_header(file: FileVersion) -> Header:
     specs: dict[str, TensorSpec] = {}
     places: dict[str, StoredTensor] = {}
     spans: list[tuple[int, int, str]] = []
+    known: dict[TensorSpec, TensorSpec] = {}
     for name, entry in entries.items():
-        specs[name], (begin, end) = _entry(file, name, entry)
+        spec, (begin, end) = _entry(file, name, entry)
+        specs[name] = known.setdefault(spec, spec)  # networks have few shapes
         places[name] = StoredTensor(file, base + begin)
         spans.append((begin, end, name))
     _check_spans(file, spans, file.size - base)
@@ -110,11 +116,11 @@ def _refuse(file: FileVersion, what: str) -> NoReturn:
 
 def _parse(file: FileVersion, header: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            doubled = next(name for name in names if names.count(name) > 1)
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            doubled, _ = Counter(name for name, _ in pairs).most_common(1)[0]
             _refuse(file, f"the header has the key {doubled!r} twice")
-        return dict(pairs)
+        return found
 
     try:
         entries = parse_json(header.decode("utf-8"), object_pairs_hook=unique)
@@ -128,7 +134,7 @@ def _parse(file: FileVersion, header: bytes) -> dict[str, Any]:
 
 
 def _entry(file: FileVersion, name: str, entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or entry.keys() != KEYS:
         _refuse(file, f"tensor {name!r} needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype in QUANTISED:
@@ -144,15 +150,15 @@ def _entry(file: FileVersion, name: str, entry: Any) -> tuple[TensorSpec, tuple[
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
         _refuse(file, f"tensor {name!r} has shape {shape} and data_offsets {offsets}")
     spec = TensorSpec(tuple(shape), DTYPES[dtype])
-    if offsets[1] - offsets[0] != spec.nbytes:
-        _refuse(file, f"tensor {name!r} needs {spec.nbytes} bytes, its data_offsets span {offsets[1] - offsets[0]}")
-    return spec, (offsets[0], offsets[1])
+    nbytes, (begin, end) = math.prod(shape) * spec.dtype.itemsize, offsets
+    if end - begin != nbytes:
+        _refuse(file, f"tensor {name!r} needs {nbytes} bytes, its data_offsets span {end - begin}")
+    return spec, (begin, end)
 
 
 def _counts(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values
-    )
+    """Whether these are whole numbers from 0 on. True is none."""
+    return isinstance(values, list) and {*map(type, values)} <= {int} and min(values, default=0) >= 0
 
 
 def _check_spans(file: FileVersion, spans: list[tuple[int, int, str]], data_bytes: int) -> None:

@@ -53,6 +53,11 @@ class Resolved:
         return choose_device(self.recipe.device)
 
     @property
+    def takes_each_alone(self) -> bool:
+        """Whether checkpoints are taken as they are, so that their names need not agree."""
+        return self.command.each_alone and self.recipe.window.group_by is None
+
+    @property
     def begins_at_base(self) -> bool:
         """Whether the base is a member of the soup. Otherwise tensors that are not mixed are taken from it."""
         mix = self.recipe.mix

@@ -414,3 +414,15 @@ def test_many_tensors_in_one_module(tmp_path: Path) -> None:
         return operations(lambda: list(parametrised(checkpoint)))
 
     assert steps(400) < 6 * steps(100)
+
+
+def test_plain_networks_are_not_looked_through(tmp_path: Path) -> None:
+    """Of a network without integers and without names of quantised weights only names and dtypes are looked at."""
+
+    def steps(count: int) -> int:
+        save_file({f"layers.{n}.weight": torch.rand(2, 3) for n in range(count)}, tmp_path / f"{count}.safetensors")
+        tensors = open_checkpoint(tmp_path / f"{count}.safetensors").tensors
+        return operations(lambda: list(quantised(tensors)))
+
+    steps(1)  # what is kept for the next time
+    assert steps(200) - steps(100) < 100 * 20

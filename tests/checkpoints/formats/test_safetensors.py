@@ -19,6 +19,7 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
 from tests.helpers.checkpoint_tensors import assert_reads_or_refuses, assert_same, opened, read, small_net
+from tests.helpers.operations import operations
 
 
 def test_every_dtype(tmp_path: Path) -> None:
@@ -98,6 +99,24 @@ def test_headers_that_do_not_hold(tmp_path: Path, header: bytes | dict[str, Any]
         open_checkpoint(written(tmp_path / "x.safetensors", header, b"\0" * 4))
     assert "\n" not in str(refused.value)
     assert str(tmp_path / "x.safetensors") in str(refused.value)
+
+
+def test_the_last_of_many_keys_twice(tmp_path: Path) -> None:
+    """A doubled key is named wherever it stands, without a comparison of each key with all others."""
+    keys = [f'"{number}": {{}}' for number in (*range(30_000), 29_999)]
+    with pytest.raises(CheckpointError, match="has the key '29999' twice"):
+        open_checkpoint(written(tmp_path / "x.safetensors", f"{{{', '.join(keys)}}}".encode()))
+
+
+def test_few_steps_for_each_tensor(tmp_path: Path) -> None:
+    """A header of very many tensors is read in few lines of Python for each of them."""
+
+    def steps(count: int) -> int:
+        entries = {str(n): {**ONE, "data_offsets": [4 * n, 4 * n + 4]} for n in range(count)}
+        file = FileVersion.of(written(tmp_path / f"{count}.safetensors", entries, bytes(4 * count)))
+        return operations(lambda: read_header(file))
+
+    assert steps(200) - steps(100) < 100 * 40
 
 
 @pytest.mark.parametrize("length", [2**63, 10**9, 200])
