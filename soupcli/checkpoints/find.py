@@ -58,6 +58,8 @@ def find(
     notes = [*named.notes, *left_out, *(f"{flag} {NEEDLESS}" for flag, given in _needless(how) if given)]
     for done, path in enumerate(paths, 1):
         try:
+            if path in named.refused:
+                raise named.refused[path]
             checkpoint = named.opened.get(path) or open_checkpoint(path, how)
             notes += _left_out(path, checkpoint, how)
             opened.append(checkpoint)

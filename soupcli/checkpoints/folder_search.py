@@ -48,6 +48,7 @@ class FolderSearch:
     how: How
     known: dict[Path, bool] = field(default_factory=dict)  # whether a folder is a checkpoint
     opened: dict[Path, Checkpoint] = field(default_factory=dict)  # those that had to be opened to tell
+    refused: dict[Path, CheckpointError] = field(default_factory=dict)  # those that could not be
 
     def below(self, path: Path, notes: list[str]) -> list[Path] | None:
         """Return the checkpoints in or below a folder. Returns None if it is one itself, or if there are none."""
@@ -87,7 +88,8 @@ class FolderSearch:
             return (folder / self.how.weights_name).is_file()
         try:
             opened = laid_out(folder, self.how)
-        except CheckpointError:
+        except CheckpointError as error:
+            self.refused[folder] = error
             return True
         if opened is not None:
             self.opened[folder] = opened

@@ -39,6 +39,7 @@ class Named:
     passed: list[Path] = field(default_factory=list)  # what a glob finds beside checkpoints
     failures: list[CheckpointError] = field(default_factory=list)
     opened: Mapping[Path, Checkpoint] = field(default_factory=dict)  # those of the paths that had to be opened to tell
+    refused: Mapping[Path, CheckpointError] = field(default_factory=dict)  # and those that could not be
 
 
 def paths_of(
@@ -60,7 +61,7 @@ def paths_of(
         except CheckpointError as error:
             named.failures.append(error)
     search, siblings = FolderSearch(prefer, how or How()), _siblings(given)
-    named.opened = search.opened
+    named.opened, named.refused = search.opened, search.refused
     found: list[Path] = []
     passed: list[Path] = []
     for path in sorted(given, key=in_natural_order):

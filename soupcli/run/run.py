@@ -153,10 +153,8 @@ class Run:
 
     def check_mixable(self) -> None:
         """Raises MixError if the checkpoints cannot be averaged, whether or not the command averages them."""
-        found = self.singles
-        if self.resolved.takes_each_alone:  # else they have one set of names already
-            names, _ = common_names(found)
-            found = [names.applied(one) for one in found]
+        names = common_names(self.singles)[0] if self.resolved.takes_each_alone else self.names
+        found = [names.applied(one) for one in self.singles]
         self._warn_if(*check_checkpoints(found, lambda one: self.shared(one, found[0]), self.selection, self.recipe))
         if isinstance(self.options, SoupOptions):
             self._warn_if(*caveats(found, self.selection))
