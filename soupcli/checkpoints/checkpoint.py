@@ -55,6 +55,8 @@ class Origin(NamedTuple):
     members: tuple[str, ...] = ()  # hashes of what a soup was mixed of, as its file says
     classes: Mapping[str, Sequence[str]] = MappingProxyType({})  # names by row that the file states, by their key in it
     lists: Mapping[str, Sequence[str]] = MappingProxyType({})  # all of its lists of different names, by their key
+    inputs: Mapping[str, Sequence[str]] = MappingProxyType({})  # its lists of inputs, such as columns of a table
+    settings: Mapping[str, str] = MappingProxyType({})  # of the network and its inputs, as text, by their key in it
 
 
 BARE = Origin("safetensors")

@@ -10,6 +10,7 @@ from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.class_orders import class_orders, two_orders
 from soupcli.checkpoints.compare.computed_weights import weight_norms
 from soupcli.checkpoints.compare.differences import same_weights
+from soupcli.checkpoints.compare.inputs import different_statistics
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import check_ties
@@ -55,7 +56,11 @@ def check_way(checkpoints: Sequence[Checkpoint], base: Checkpoint, selection: Te
 
 def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
     """Return what to say of checkpoints that can be averaged, but perhaps should not be."""
-    found = [weight_norm(checkpoints, selection), rounded_copies(checkpoints)]
+    found = [
+        different_statistics(checkpoints, selection),
+        weight_norm(checkpoints, selection),
+        rounded_copies(checkpoints),
+    ]
     return [
         *different_networks(checkpoints),
         *classes_said_twice(checkpoints),
@@ -69,7 +74,7 @@ def different_networks(checkpoints: Sequence[Checkpoint]) -> list[str]:
     settings = differing_settings(checkpoints)
     computed = [setting for setting in settings if setting.of_network]
     named = [("inputs", [setting for setting in settings if setting.of_inputs]), ("networks", computed)]
-    return [f"different {what}, by the files beside the weights: {_shown(found)}" for what, found in named if found]
+    return [f"different {what}, by what their files say: {_shown(found)}" for what, found in named if found]
 
 
 def classes_said_twice(checkpoints: Sequence[Checkpoint]) -> list[str]:

@@ -20,6 +20,7 @@ from soupcli.checkpoints.compare.class_orders import (
     shown,
 )
 from soupcli.checkpoints.compare.heads import heads_for, patterns_of
+from soupcli.checkpoints.compare.inputs import check_inputs
 from soupcli.checkpoints.compare.tokens import check_tokens
 from soupcli.checkpoints.formats.class_lists import is_class_list, plain_name
 from soupcli.checkpoints.formats.class_words import EMBEDDED, PLACEHOLDER
@@ -37,13 +38,14 @@ MOST_MORE = 2  # rows of an embedding beyond those of a longer list: padding, an
 def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
     """Return a line for each file or pair of files that is too large to be compared.
 
-    Raises MixError if a mixed row means different tokens or classes in two checkpoints.
+    Raises MixError if a mixed row means different tokens or classes in two checkpoints, a column different inputs.
     """
     first, *others = checkpoints
     notes: list[str] = []
     for other in others:
         notes += check_tokens(first, other, selection)
         notes += _check_classes(first, other, selection)
+        notes += check_inputs(first, other, selection)
         notes += _classes_in_large_files(first, other)
     return notes
 

@@ -10,15 +10,21 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.compare.class_files import OF_BYTES, document_of, files_of
 from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
+from soupcli.checkpoints.formats.own_settings import settings_in
+from soupcli.checkpoints.formats.setting_words import OF_STATISTICS, kind_of
 from soupcli.files.json_text import parse_json
+from soupcli.files.reading import FileVersion, sha256
 from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.formats.setting_words import Kind
 
 LARGEST = 1 << 26  # bytes of a file that is read; a larger one is compared by its size
 MAX_BYTES = 1_000_000  # of a file that is looked into; larger ones are compared by their hash
@@ -67,6 +73,7 @@ KEYS_OF_TRAINING = (
     *("pretrained_cfg.*", "task_specific_params.*", "torchscript", "license", "tags", "url", "*hub_id", "*_name"),
 )
 ABSENT, PRESENT = "missing", "present"
+IN_FILE = "in the file"  # of the weights
 
 
 class Setting(NamedTuple):
@@ -96,6 +103,43 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
         setting = Setting(key, values, _of_inputs(file, name), of_network)
         if len(set(values)) > 1 and setting not in found:
             found.append(setting)
+    return [*found, *_of_trainings(checkpoints)]
+
+
+def _of_trainings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
+    """Return the settings of networks and inputs that differ in the files of weights and of trainings.
+
+    What only some say is no difference: others may have the same by default.
+    """
+    known = [_own_settings(checkpoint) for checkpoint in checkpoints]
+    found = []
+    for key in dict.fromkeys(key for settings in known for key in settings):
+        values = tuple(settings[key][0] if key in settings else ABSENT for settings in known)
+        if len({*values} - {ABSENT}) > 1:
+            kind = next(settings[key][1] for settings in known if key in settings)
+            found.append(Setting(key, values, kind == "inputs", kind == "network"))
+    return found
+
+
+def _own_settings(checkpoint: Checkpoint) -> dict[str, tuple[str, Kind | None]]:
+    """Return the settings by their file and key, with what they are about."""
+    one: Any = checkpoint  # each is equal to itself alone
+    return _settings_of_training(one)
+
+
+@lru_cache(maxsize=256)  # warnings ask twice
+def _settings_of_training(checkpoint: Any) -> dict[str, tuple[str, Kind | None]]:
+    found = {f"{IN_FILE}: {key}": (value, kind_of(key)) for key, value in checkpoint.origin.settings.items()}
+    compared = compared_files(checkpoint)
+    for label, file in files_of(checkpoint).items():
+        if label in compared:
+            continue
+        is_statistics = OF_STATISTICS.fullmatch(file.stem) is not None
+        settings = settings_in(document_of(file), statistics=is_statistics)
+        for key, value in settings.items():
+            found[f"{label}: {key}"] = value, kind_of(key, statistics=is_statistics)
+        if is_statistics and file.suffix.lower() in OF_BYTES:
+            found[f"{label}: content"] = f"sha256:{sha256(FileVersion.of(file))[:12]}", "inputs"
     return found
 
 

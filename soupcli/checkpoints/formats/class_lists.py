@@ -15,6 +15,7 @@ from soupcli.checkpoints.formats.class_words import (
     BEGIN_SETTINGS,
     BY_MERIT,
     HEADER,
+    INPUTS,
     KEYS,
     LETTERS,
     LISTS,
@@ -62,6 +63,13 @@ def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[st
     """
     entries = _entries(document, view_of or _mapping)
     found = {place: other_list(key, value) for place, key, value in entries}
+    return {place: names for place, names in found.items() if names is not None}
+
+
+def input_lists(document: Any, view_of: View | None = None) -> dict[str, list[str]]:
+    """Return the lists of a network's inputs in a document, such as the columns of a table, by their dotted keys."""
+    entries = _entries(document, view_of or _mapping)
+    found = {place: names_in_order(value) for place, key, value in entries if INPUTS.fullmatch(key)}
     return {place: names for place, names in found.items() if names is not None}
 
 

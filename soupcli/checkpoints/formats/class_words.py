@@ -55,6 +55,18 @@ OTHERS = late_pattern(
     """,
     WORDS,
 )
+# Lists of a network's inputs: columns of a table, channels of a picture or of sensors.
+INPUTS = late_pattern(
+    r"""
+    ([\w-]+[_-])?(
+      features?([_-]?(names?|cols?|columns|order|list))?([_-]?in)?_? | (input|x|cat|cont|num(eric(al)?)?
+        |categorical|continuous|predictor)[_-]?(names?|cols?|columns|features?|vars?|variables) | columns | inputs
+      | (channel|band|sensor|variable|covariate|gene|electrode|joint)s?([_-]?(names?|order|list))? | predictors
+      | feature_names_in_
+    )
+    """,
+    WORDS,
+)
 # Names of files and packages, and measures, which are no classes.
 NO_CLASS = late_pattern(
     r"""

@@ -10,6 +10,7 @@ Nothing of a file is run, and numpy is not needed.
 from __future__ import annotations
 
 import re
+import struct
 from typing import Any
 
 from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
@@ -25,6 +26,7 @@ NPY = b"\x93NUMPY"
 DESCR = re.compile(rb"""\{ *'descr': *'([<>=|]?[A-Z]\d{0,6})'""")
 SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
 JOBLIB = re.compile(r"joblib\.numpy_pickle\.NumpyArrayWrapper")
+REALS = {"f8": "d", "f4": "f", "f2": "e"}
 UNIT = {"U": 4, "S": 1}  # bytes of a character
 UNITS = 10_000  # of a pickle's budget, for an array that is a pickle itself
 DATA = "data"  # of an array that follows joblib's note of it
@@ -153,6 +155,22 @@ def _scalar(value: Any) -> Any:
         return int.from_bytes(data, "big" if _order_of(kind) == ">" else "little", signed=name[0] == "i")
     found = _texts(_order_of(kind) + name, data)
     return found[0] if found else value
+
+
+def numbers_of(value: StandIn) -> int | float | bytes | None:
+    """Return the number of a pickled scalar of numpy, the bytes of a pickled array of numbers, or None."""
+    if is_array(value):
+        state = value.state if isinstance(value.state, tuple) and len(value.state) == 5 else (None,) * 5
+        data = _bytes(state[4])
+        return None if data is None else repr((state[1], _kind_of(state[2]))).encode() + data
+    found = _scalar(value)
+    if type(found) is int:
+        return found
+    kind, data = (*_arguments(value), None, None)[:2]
+    data, form = _bytes(data), REALS.get(_kind_of(kind))
+    if not SCALAR.fullmatch(value.full_name) or form is None or data is None or len(data) != struct.calcsize(form):
+        return None
+    return float(struct.unpack(_order_of(kind) + form, data)[0])
 
 
 def _arguments(value: StandIn) -> tuple[Any, ...]:

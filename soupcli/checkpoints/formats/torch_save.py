@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.beside_network import parts_beside
-from soupcli.checkpoints.formats.class_lists import LONGEST_JSON, View, entries_of_json, named_rows, other_lists
+from soupcli.checkpoints.formats.class_lists import (
+    LONGEST_JSON,
+    View,
+    entries_of_json,
+    input_lists,
+    named_rows,
+    other_lists,
+)
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part
+from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, bytes_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
 
 DTYPES = {dtype.value: dtype for dtype in NAMES}
 SCALARS = {"float64": "<d", "float32": "<f", "float16": "<e", "int64": "<q", "int32": "<i"}
+MOST_NUMBERS = 1 << 20  # bytes of a tensor beside the network that is compared
 MAX_EXPANDED = 64_000_000  # bytes by which views that repeat elements may exceed what the file holds
 
 # Who writes which keys beside the weights; the first that fits names the format.
@@ -121,6 +130,8 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     stated = _stating(file, saved.start)
     classes, lists = named_rows(saved.content, stated), other_lists(saved.content, stated)
     origin = origin._replace(classes=classes, lists=lists, members=members_at(file, saved.mark))
+    settings = settings_in(saved.content, partial(_numbers, file, saved), network=part.key or "")
+    origin = origin._replace(inputs=input_lists(saved.content, stated), settings=settings)
     return Contents(specs, places, origin)
 
 
@@ -238,6 +249,17 @@ def _scalar(file: FileVersion, saved: SavedObject, value: Any) -> float | None:
     if spec.numel != 1 or form is None:
         return None
     return float(struct.unpack(form, read_bytes(file, place.offset, struct.calcsize(form)))[0])
+
+
+def _numbers(file: FileVersion, saved: SavedObject, value: Any) -> bytes | None:
+    """The bytes of a small dense tensor with its dtype and shape; None for others."""
+    try:
+        spec, place = _stored(file, saved, "numbers", value)
+    except CheckpointError:
+        return None
+    if not place.is_dense or spec.nbytes > MOST_NUMBERS:
+        return None
+    return f"{spec.dtype.value} {list(spec.shape)} ".encode() + read_bytes(file, place.offset, spec.nbytes)
 
 
 def _writer(keys: set[str]) -> str:

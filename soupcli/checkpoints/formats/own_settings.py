@@ -1,0 +1,106 @@
+"""Settings of a network and of its inputs that lie beside the weights in one file, or in files of a training.
+
+settings_in({"args": Namespace(imgsz=640, lr=0.1)})     # {"args.imgsz": "640"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from soupcli.checkpoints.formats.numpy_names import numbers_of
+from soupcli.checkpoints.formats.pickles.modules import is_module
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of
+from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor
+from soupcli.checkpoints.formats.setting_words import FILE, NAMED, kind_of
+from soupcli.checkpoints.formats.training_state import is_optimizer, is_training_state
+
+DEEPEST = 5  # levels that are searched
+MOST = 20_000  # entries that are looked at
+MOST_SHOWN = 16  # numbers of one setting that are shown; more are told by their hash
+LONGEST = 100  # letters of a value
+NumbersOf = Callable[[Any], "bytes | None"]  # of a tensor
+
+
+def settings_in(
+    document: Any,
+    numbers_of_tensor: NumbersOf = lambda _: None,
+    *,
+    network: str | None = None,
+    statistics: bool = False,
+) -> dict[str, str]:
+    """Return the settings of the network and of its inputs in a document, as text, by their dotted keys.
+
+    The state dict, which lies at the key `network` ("" for the document itself), and states of a training are not
+    searched, of modules only their own attributes. `statistics`: the document is a file of these.
+    """
+    found: dict[str, str] = {}
+    waiting, seen = deque([("", 1, document)]), 0
+    tensors = f"{network}." if network else network
+    while waiting and seen < MOST:
+        prefix, depth, value = waiting.popleft()
+        view = _searched(value)
+        seen += len(view)
+        for name, inner in view.items():
+            key = f"{prefix}{name}"
+            text = None
+            if kind_of(key, statistics=statistics) is not None and not (is_tensor(inner) and prefix == tensors):
+                text = _text(str(name), inner, numbers_of_tensor)
+            if text is not None:
+                found[key] = text
+            elif depth < DEEPEST and _may_hold(str(name), inner):
+                waiting.append((f"{key}.", depth + 1, inner))
+    return found
+
+
+def _may_hold(name: str, value: Any) -> bool:
+    known = isinstance(value, str | int | float | bool | None) or is_tensor(value) or is_array(value)
+    of_training = is_optimizer(value) if name == "opt" else is_training_state(name, value)  # YOLOv5's is of settings
+    return not known and not of_training
+
+
+def _searched(value: Any) -> Mapping[Any, Any]:
+    """Return the entries of a dict or object that may be settings."""
+    if isinstance(value, StandIn) and (is_module(value) or value.entries is None):
+        attributes = value.attributes if not is_tensor(value) else {}
+        return {name: inner for name, inner in attributes.items() if not str(name).startswith("_")}
+    return entries_of(value) or {}
+
+
+def _text(name: str, value: Any, numbers_of_tensor: NumbersOf) -> str | None:
+    """Return a value as text: equal texts are equal values. None for what is no single value or list of them."""
+    if isinstance(value, str):
+        return _name(name, value) if len(value) <= LONGEST else _hash(value.encode("utf-8", "replace"), "a text")
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if is_tensor(value):
+        content = numbers_of_tensor(value)
+        return _hash(content, "numbers") if content is not None else None
+    if isinstance(value, StandIn):
+        numbers = numbers_of(value)
+        return None if numbers is None else _hash(numbers, "numbers") if isinstance(numbers, bytes) else repr(numbers)
+    if isinstance(value, list | tuple) and value:
+        return _of_list(value)
+    return None
+
+
+def _of_list(value: list[Any] | tuple[Any, ...]) -> str | None:
+    items = [numbers_of(item) if isinstance(item, StandIn) else item for item in value[:MOST]]
+    if not all(isinstance(item, str | int | float | bool) for item in items):
+        return None
+    text = json.dumps(items)
+    return text if len(items) <= MOST_SHOWN and len(text) <= LONGEST else _hash(text.encode(), f"{len(items)} values")
+
+
+def _name(key: str, value: str) -> str | None:
+    """Return a text, of a network's name what comes before its pretrained weights' tag; None for a file."""
+    if key.lower() not in NAMED:
+        return json.dumps(value)
+    return None if FILE.search(value) else json.dumps(value.partition(".")[0])
+
+
+def _hash(content: bytes, what: str) -> str:
+    return f"{what}, sha256:{hashlib.sha256(content).hexdigest()[:12]}"

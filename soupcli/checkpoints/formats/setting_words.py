@@ -1,0 +1,98 @@
+"""Words by which settings of a network and of its inputs are told from those of a training, as patterns of keys.
+
+kind_of("train_args.imgsz")                             # "inputs": what the network sees
+kind_of("hyper_parameters.activation")                  # "network": what the same weights compute
+kind_of("args.lr")                                      # None
+
+Files that a user's own training writes hold settings of every kind: only those that are known count.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from soupcli.late import late_pattern
+
+WORDS = re.IGNORECASE | re.VERBOSE
+Kind = Literal["inputs", "network"]
+
+_STATISTIC = "(means?|stds?|std_?dev|sigma|var(iance)?|min|max|scales?|offsets?|shifts?|medians?|centers?|ranges?|iqr)"
+_OF_DATA = "(image|img|pixel|norm|data|feat(ure)?|target|label|input|output|obs|observation|action|state|x|y)s?"
+INPUTS = late_pattern(
+    rf"""
+    imgsz | im(g|age)?_?(sz|size|resolution|height|width|shape)
+    | (input|crop|resize|tile|roi|target|frame)_?(size|shape)
+    | resolution | resize(_?to)? | crop_pct | interpolation | resample | to_rgb | to_bgr | color_?(mode|space)
+    | channel_?order | gr[ae]yscale
+    | means? | stds? | {_OF_DATA}_{_STATISTIC} | {_OF_DATA}_(scaler|normali[sz]er)
+    | normali[sz](e|ation|er)(_\w+)? | norm_?(stats|params|type_of_inputs) | scaler(_\w+)? | (do_)?rescale(_factor)?
+    | (target|y|label)_?transform | (log|log1p|sqrt)_?(targets?|y|labels?) | (targets?|y|labels?)_?(log|log1p|sqrt)
+    | (sample|sampling|frame|audio)_?rate | sr | fps | n_?mels | num_mel(_bin)?s | mel_bins | n_?fft | fft_size
+    | hop(_?(len(gth)?|size))? | win(_?len(gth)?) | frame_?(len(gth)?|shift) | f_?m(in|ax) | n_?mfcc
+    | features?_?(type|extractor)
+    | (seq(uence)?|context|input|pred(iction)?|history|clip|chunk)_?(len(gth)?|steps) | look_?back | horizon
+    | (n|num)_?frames | (do_)?lower_?case
+    """,
+    WORDS,
+)
+NETWORK = late_pattern(
+    r"""
+    (\w+_)?(act|activation)(_?(fn|fun|func|function|layer|type|name))? | non_?linearity | quick_?gelu
+    | norm(_?(layer|type|fn|eps|first|style))? | (layer|rms|batch|group)_?norm(_?eps(ilon)?)? | (ln|bn)_?eps
+    | (pre|post)_?norm
+    | (n|num)_?(\w+_)?heads? | n_?head | heads | global_?pool | pool(ing)?(_?(type|mode|method|strategy))?
+    | dilations? | strides? | padding(_mode)? | window_?size | shift_?size
+    | rope_\w+ | rotary_\w+ | pos(ition(al)?)?_?(emb(edding)?|enc(oding)?)(_type)? | alibi | (is_)?causal
+    | attn_?(scale|type|mode) | softmax_scale | logit_?(scale|cap|softcapping) | residual(_scale)? | skip_connections?
+    | arch(itecture)? | backbone | encoder_?name | model | model_?(type|arch) | variant | reg_max | anchors
+    | (final|output|last)_?(act|activation|transform) | apply_(sigmoid|softmax)
+    | prediction_type | parametri[sz]ation | beta_(schedule|start|end) | noise_schedule | (num_)?(train_)?time_?steps
+    | diffusion_steps | sigma_(data|min|max) | v_pred(iction)?
+    """,
+    WORDS,
+)
+# Parts of a training, wherever they stand in a key.
+TRAINING = late_pattern(
+    r"""
+    (.*_)?(optim(izers?)?|sched(uler)?s?|trainer|train|training|val(idation)?|test|eval(uation)?|loss(es)?|callbacks?
+      |loggers?|logging|distill(ation)?|teacher|wandb|init|regulari[sz]ation|metrics?|history|results?|scores?|rewards?
+      |sweep|search|generation|data_?loaders?)
+    | aug(ment\w*|s)?(_\w+)? | (init|loss|aug|val|eval)_\w+
+    """,
+    WORDS,
+)
+# Files that hold statistics of inputs and outputs, and the keys that are some in them.
+OF_STATISTICS = late_pattern(
+    r"""
+    ([\w*.]+[._-])?(scalers?|stats|statistics|(de)?norm(ali[sz](er|ation))?|mean_?(and_?)?std|means?|stds?)
+    ([_-]?(stats|params|factors|constants|x|y|inputs?|targets?|features?))?
+    """,
+    WORDS,
+)
+STATISTIC = late_pattern(rf"(.*_)?({_STATISTIC}|q\d\d?)_?", WORDS)
+MEASURED = late_pattern(
+    r".*(loss|acc|score|metric|epoch|step|time|reward|return|lr|grad|auc|f1|mem|gpu|best|iou|error|[mr]ap).*", WORDS
+)
+FILE = re.compile(r"[/\\]|\.(pth?|ckpt|bin|safetensors|ya?ml|json|py)$")  # in the value of `model`: where it began
+NAMED = frozenset({"model", "arch", "architecture", "backbone", "variant", "model_type", "encoder_name"})
+MOST_CHECKED = 200  # letters of a key
+
+
+def kind_of(key: str, *, statistics: bool = False) -> Kind | None:
+    """Return what a setting with this dotted key is about, or None if it is one of a training, or is not known.
+
+    `statistics`: it stands in a file of these. So do those in parts that are called so, such as `normalizer`.
+    """
+    *above, last = key.split(".")
+    while last.isdecimal() and above:  # the place in a list
+        last = above.pop()
+    if len(key) > MOST_CHECKED or any(map(TRAINING.fullmatch, (*above[1:], last))):
+        return None
+    if above and TRAINING.fullmatch(above[0]) and not above[0].lower().startswith("train"):
+        return None
+    last = last.rstrip("_")  # of scikit-learn's attributes
+    statistics = statistics or any(map(OF_STATISTICS.fullmatch, above))
+    if statistics and STATISTIC.fullmatch(last) and not any(map(MEASURED.fullmatch, (*above, last))):
+        return "inputs"
+    return "inputs" if INPUTS.fullmatch(last) else "network" if NETWORK.fullmatch(last) else None

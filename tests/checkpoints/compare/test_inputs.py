@@ -1,0 +1,119 @@
+"""Inputs in another order or of another scale are not averaged in silence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.compare.inputs import check_inputs, different_statistics
+from soupcli.checkpoints.compare.settings import differing_settings
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.tensor_filter import TensorFilter
+from soupcli.errors import MixError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+EVERYTHING = TensorFilter()
+ORDER, MOVED, OTHERS = (["age", "bmi", "sex", "bp"], ["bmi", "age", "sex", "bp"], ["age", "bmi", "sex", "chol"])
+NET = {"net.0.weight": torch.zeros(8, 4), "net.2.weight": torch.zeros(1, 8)}
+
+
+def run(folder: Path, **files: bytes | str) -> Checkpoint:
+    folder.mkdir()
+    save_file(NET, folder / "model.safetensors")
+    for name, content in files.items():
+        file = folder / name.replace("__", ".")
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return open_checkpoint(folder)
+
+
+def in_file(folder: Path, **said: Any) -> Checkpoint:
+    folder.mkdir()
+    torch.save({"state_dict": NET, **said}, folder / "a.pt")
+    return open_checkpoint(folder / "a.pt")
+
+
+WRITERS: dict[str, Callable[[Path, list[str]], Checkpoint]] = {
+    "features.json": lambda at, names: run(at, features__json=json.dumps(names)),
+    "a map": lambda at, names: run(at, feature_names__json=json.dumps({name: row for row, name in enumerate(names)})),
+    "columns.txt": lambda at, names: run(at, columns__txt="\n".join(names)),
+    "a pickle": lambda at, names: run(at, feature_columns__pkl=pickle.dumps(names)),
+    "YAML": lambda at, names: run(at, config__yaml=f"data:\n  features: {names}\n"),
+    "Lightning": lambda at, names: in_file(at, hyper_parameters={"features": names}),
+    "channels": lambda at, names: in_file(at, args={"channel_order": names}),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_order(kind: str, tmp_path: Path) -> None:
+    """Wherever columns are listed: networks whose columns stand in another order are refused, others are not."""
+    one, same, other = (
+        WRITERS[kind](tmp_path / name, list(names)) for name, names in zip("abc", (ORDER, ORDER, MOVED), strict=True)
+    )
+    assert check_inputs(one, same, EVERYTHING) == []
+    with pytest.raises(
+        MixError, match=r"lists bmi, age, sex, bp, .* lists age, bmi, sex, bp: numbers of 'net.0.weight'"
+    ):
+        check_inputs(one, other, EVERYTHING)
+    assert check_inputs(one, other, TensorFilter(exclude=("net.0.*",))) == []
+
+
+def test_other_inputs(tmp_path: Path) -> None:
+    """Another input in one place is said, and so is an order of inputs that no weight is known to have numbers for."""
+    one, two = (in_file(tmp_path / name, features=names) for name, names in (("a", ORDER), ("b", OTHERS)))
+    [note] = check_inputs(one, two, EVERYTHING)
+    assert "lists age, bmi, sex, chol" in note and "if these are the networks' inputs" in note
+    one, two = (in_file(tmp_path / name, cont_names=names) for name, names in (("c", ORDER[:3]), ("d", ORDER[2::-1])))
+    assert len(check_inputs(one, two, EVERYTHING)) == 1
+    one, two = (in_file(tmp_path / name, steps=names) for name, names in (("e", ORDER), ("f", MOVED)))
+    assert check_inputs(one, two, EVERYTHING) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "one", "other", "key"),
+    [
+        ("scaler__json", '{"mean": [1], "std": [2]}', '{"mean": [3], "std": [2]}', "scaler.json: mean"),
+        ("norm_stats__json", '{"x": {"q01": 1}}', '{"x": {"q01": 2}}', "norm_stats.json: x.q01"),
+        ("target_scaler__pkl", pickle.dumps({"a": 1}), pickle.dumps({"a": 2}), "target_scaler.pkl: content"),
+        ("args__yaml", "imgsz: 640\nlr: 1\n", "imgsz: 320\nlr: 2\n", "args.yaml: imgsz"),
+        ("stats__json", '{"best_acc": 1, "loss_mean": 2}', '{"best_acc": 2, "loss_mean": 3}', None),
+        ("hparams__yaml", "seed: 1\nmean_teacher: 2\n", "seed: 2\nmean_teacher: 3\n", None),
+    ],
+)
+def test_scales(file: str, one: bytes | str, other: bytes | str, key: str | None, tmp_path: Path) -> None:
+    """Scalers, statistics and sizes of inputs beside the weights are compared; measures of a training are not."""
+    found = differing_settings([run(tmp_path / "a", **{file: one}), run(tmp_path / "b", **{file: other})])
+    assert [setting.key for setting in found] == ([key] if key is not None else [])
+    assert all(setting.of_inputs for setting in found)
+
+
+def test_settings_in_the_file(tmp_path: Path) -> None:
+    """Settings in the file of the weights are compared among those that state them, whatever differs otherwise."""
+    made = [
+        in_file(tmp_path / str(n), args={"act": act, "lr": n}) if act else in_file(tmp_path / str(n), args={"lr": n})
+        for n, act in enumerate(("relu", None, "gelu"))
+    ]
+    [setting] = differing_settings(made)
+    assert setting.key == "in the file: args.act" and setting.of_network and not setting.of_inputs
+    assert setting.values == ('"relu"', "missing", '"gelu"')
+    assert differing_settings(made[:2]) == []
+
+
+def test_statistics_among_the_weights(tmp_path: Path) -> None:
+    """Statistics that are tensors of the network are averaged, which is said; those of batch norm are known."""
+    for name, number in (("a", 0.0), ("b", 1.0)):
+        state = {"obs_rms.mean": torch.full((3,), number), "bn.running_mean": torch.full((3,), number)}
+        torch.save(state, tmp_path / f"{name}.pt")
+    pair = [open_checkpoint(tmp_path / f"{name}.pt") for name in "ab"]
+    assert "'obs_rms.mean' differs" in str(different_statistics(pair, EVERYTHING))
+    assert different_statistics(pair, TensorFilter(exclude=("obs_rms.*",))) is None
+    assert different_statistics([pair[0], pair[0]], EVERYTHING) is None
