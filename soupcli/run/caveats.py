@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.adapters.config import MERGE
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.class_orders import class_orders, two_orders
@@ -65,6 +67,7 @@ def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[
         *different_networks(checkpoints),
         *classes_said_twice(checkpoints),
         *files_not_here(checkpoints),
+        *unknown_settings(checkpoints),
         *(text for text in found if text is not None),
     ]
 
@@ -95,6 +98,19 @@ def files_not_here(checkpoints: Sequence[Checkpoint]) -> list[str]:
     (file, what), others = found[0], len(found) - 1
     more = f" (and {others} more)" if others else ""
     return [f"{file}{more} {what}: it is not compared, and the soup's copy is of no use: fetch the file itself"]
+
+
+def unknown_settings(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return a warning for the first setting of adapters that nobody here knows."""
+    configs = [one.own.config for one in checkpoints if isinstance(one.own, AdapterCheckpoint)]
+    said = [(config.file.path, name, value) for config in configs for name, value in config.unknown.items()]
+    if not said:
+        return []
+    (file, name, value), more = said[0], len({name for _, name, _ in said}) - 1
+    others = f" (and {more} more such settings)" if more else ""
+    return [
+        f"{file}: {name} is {value}{others}, which soup does not know: layers are taken to be W + s B A; if not, {MERGE}"
+    ]
 
 
 def _shown(settings: Sequence[Setting]) -> str:

@@ -13,7 +13,14 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.recipe.networks import TimmNetwork
-from soupcli.run.caveats import check_way, different_networks, different_side_files, files_not_here, rounded_copies
+from soupcli.run.caveats import (
+    check_way,
+    different_networks,
+    different_side_files,
+    files_not_here,
+    rounded_copies,
+    unknown_settings,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,3 +149,17 @@ def test_inputs_that_a_named_network_does_not_read(tmp_path: Path) -> None:
     assert "pretrained_cfg.mean ([0.5, 0.5, 0.5] | [0.1, 0.1, 0.1])" in said
     assert "with auto in it, each is judged by its own" in said
     assert "each is judged by its own config.json" in str(different_side_files([one, other], TimmNetwork(timm="auto")))
+
+
+def test_a_setting_of_adapters_that_nobody_knows(tmp_path: Path) -> None:
+    """One that a later PEFT may bring is named once, with its adapter and value; one that is off is not."""
+    for run, settings in {"a": {}, "b": {"use_new": True, "use_newer": 0, "also": [1]}, "c": {"use_new": True}}.items():
+        (tmp_path / run).mkdir()
+        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": True, "lora_dropout": 0.1, **settings}
+        (tmp_path / run / "adapter_config.json").write_text(json.dumps(config))
+        factors = {f"base_model.model.a.lora_{half}.weight": torch.ones(2, 2) for half in "AB"}
+        save_file(factors, tmp_path / run / "adapter_model.safetensors")
+    adapters = [open_checkpoint(tmp_path / run) for run in "abc"]
+    assert unknown_settings(adapters[:1]) == []
+    (said,) = unknown_settings(adapters)
+    assert said.startswith(f"{tmp_path / 'b/adapter_config.json'}: use_new is true (and 1 more such settings), ")

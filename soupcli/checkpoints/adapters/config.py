@@ -46,6 +46,30 @@ UNMIXABLE = (
     "trainable_token_indices",
     "layer_replication",
 )
+# The other settings of PEFT 0.21's LoraConfig and of older ones: with them a layer is W + s B A.
+PLAIN = (
+    *(
+        "task_type",
+        "peft_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+    ),
+    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias", "bias", "fan_in_fan_out"),
+    *("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"),
+    *("lora_dropout", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+    *(
+        "megatron_config",
+        "megatron_core",
+        "velora_config",
+        "qalora_group_size",
+        "runtime_config",
+        "ensure_weight_tying",
+    ),
+    *("merge_weights", "enable_lora"),
+)
 NAMING = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")  # settings that name modules
 # Initialisations that change the base's own weights: B A is then relative to weights that no file holds.
 REBASING = re.compile(r"(pissa|corda|olora|loftq|lora_ga)", re.IGNORECASE)
@@ -63,6 +87,11 @@ class AdapterConfig:
     def base(self) -> str | None:
         """Name or folder of the network that it was trained on."""
         return self.values.get("base_model_name_or_path") or None
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """Settings that are on and that nobody here knows, with their values: a layer may not be W + s B A."""
+        return {name: _short(value) for name, value in self.values.items() if value and name not in PLAIN}
 
     @property
     def base_on_hub(self) -> Path | None:
