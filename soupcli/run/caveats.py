@@ -108,9 +108,8 @@ def unknown_settings(checkpoints: Sequence[Checkpoint]) -> list[str]:
         return []
     (file, name, value), more = said[0], len({name for _, name, _ in said}) - 1
     others = f" (and {more} more such settings)" if more else ""
-    return [
-        f"{file}: {name} is {value}{others}, which soup does not know: layers are taken to be W + s B A; if not, {MERGE}"
-    ]
+    said_of = f"{file}: {name} is {value}{others}, which soup does not know"
+    return [f"{said_of}: layers are taken to be W + s B A; if they are not, {MERGE}"]
 
 
 def _shown(settings: Sequence[Setting]) -> str:

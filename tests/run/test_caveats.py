@@ -153,7 +153,8 @@ def test_inputs_that_a_named_network_does_not_read(tmp_path: Path) -> None:
 
 def test_a_setting_of_adapters_that_nobody_knows(tmp_path: Path) -> None:
     """One that a later PEFT may bring is named once, with its adapter and value; one that is off is not."""
-    for run, settings in {"a": {}, "b": {"use_new": True, "use_newer": 0, "also": [1]}, "c": {"use_new": True}}.items():
+    ours: dict[str, dict[str, object]] = {"a": {}, "b": {"use_new": True, "newer": 0, "also": [1]}, "c": {"use_new": 1}}
+    for run, settings in ours.items():
         (tmp_path / run).mkdir()
         config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": True, "lora_dropout": 0.1, **settings}
         (tmp_path / run / "adapter_config.json").write_text(json.dumps(config))

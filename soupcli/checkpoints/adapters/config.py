@@ -48,27 +48,12 @@ UNMIXABLE = (
 )
 # The other settings of PEFT 0.21's LoraConfig and of older ones: with them a layer is W + s B A.
 PLAIN = (
-    *(
-        "task_type",
-        "peft_type",
-        "auto_mapping",
-        "peft_version",
-        "base_model_name_or_path",
-        "revision",
-        "inference_mode",
-    ),
-    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias", "bias", "fan_in_fan_out"),
+    *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "runtime_config", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"),
+    *("lora_bias", "bias", "fan_in_fan_out", "merge_weights", "enable_lora", "ensure_weight_tying"),
     *("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"),
     *("lora_dropout", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-    *(
-        "megatron_config",
-        "megatron_core",
-        "velora_config",
-        "qalora_group_size",
-        "runtime_config",
-        "ensure_weight_tying",
-    ),
-    *("merge_weights", "enable_lora"),
+    *("megatron_config", "megatron_core", "velora_config", "qalora_group_size"),
 )
 NAMING = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")  # settings that name modules
 # Initialisations that change the base's own weights: B A is then relative to weights that no file holds.
