@@ -12,6 +12,7 @@ from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.class_orders import class_orders, two_orders
 from soupcli.checkpoints.compare.computed_weights import weight_norms
 from soupcli.checkpoints.compare.differences import same_weights
+from soupcli.checkpoints.compare.factors import perhaps_factors
 from soupcli.checkpoints.compare.inputs import different_statistics
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
@@ -61,6 +62,7 @@ def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[
     found = [
         different_statistics(checkpoints, selection),
         weight_norm(checkpoints, selection),
+        factors(checkpoints, selection),
         rounded_copies(checkpoints),
     ]
     return [
@@ -159,6 +161,18 @@ def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> s
     return (
         f"weight norm ({found[0]!r}{more}): the mean is of magnitudes and of directions, each by itself; "
         "remove_weight_norm before saving gives the mean of the weights"
+    )
+
+
+def factors(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> str | None:
+    """Return a warning that two matrices may be factors of one weight, and are averaged each by itself, or None."""
+    found = perhaps_factors(checkpoints, selection) if len(checkpoints) > 1 else []
+    if not found:
+        return None
+    more = f", and {len(found) - 1} more such pairs" if len(found) > 1 else ""
+    return (
+        f"{found[0][0]!r} and {found[0][1]!r} have the shapes of two factors of one weight{more}: the mean is of each "
+        "by itself; if they are, multiplying them before saving gives the mean of the weights"
     )
 
 

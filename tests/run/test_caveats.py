@@ -14,6 +14,7 @@ from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.recipe.networks import TimmNetwork
 from soupcli.run.caveats import (
+    caveats,
     check_way,
     different_networks,
     different_side_files,
@@ -42,6 +43,17 @@ def test_rounded_copy(tmp_path: Path, dtype: torch.dtype) -> None:
     said = rounded_copies([copy, one])
     assert said is not None
     assert said.startswith(f"{copy.path} holds the weights of {one.path}, rounded to {str(dtype)[6:]}: ")
+
+
+def test_perhaps_factors(tmp_path: Path) -> None:
+    """Two bare matrices that multiply to a low rank are said to be averaged each by itself."""
+    found = []
+    for seed in range(2):
+        path = tmp_path / f"{seed}.safetensors"
+        save_file({"fc.p": torch.randn(24, 4) + seed, "fc.q": torch.randn(4, 32)}, path)
+        found.append(open_checkpoint(path))
+    [said] = caveats(found, TensorFilter())
+    assert said.startswith("'fc.p' and 'fc.q' have the shapes of two factors of one weight: the mean is of each")
 
 
 def test_other_weights(tmp_path: Path) -> None:

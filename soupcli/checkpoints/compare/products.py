@@ -20,6 +20,7 @@ from soupcli.checkpoints.checkpoint import weights_file
 from soupcli.checkpoints.compare.codes import coded, scaled_float8
 from soupcli.checkpoints.compare.computed_weights import parametrised
 from soupcli.checkpoints.compare.differences import same_in_all
+from soupcli.checkpoints.compare.factors import factorised
 from soupcli.checkpoints.compare.integers import is_known
 from soupcli.checkpoints.compare.weight_parts import Form, Module, Together, joined, modules_of
 from soupcli.checkpoints.dtype import Dtype
@@ -253,7 +254,7 @@ def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     for checkpoint, together in chain(packed, ((one, each) for one in checkpoints for each in parametrised(one))):
         if _is_mixed(together, checkpoints, selection):
             raise _refused(checkpoint, together)
-    for together in coded(checkpoints, selection):
+    for together in chain(coded(checkpoints, selection), factorised(checkpoints, selection)):
         raise _refused(checkpoints[1], together)
     for name in scaled_float8(checkpoints[0], selection):
         if not same_in_all(checkpoints, name):
