@@ -82,12 +82,11 @@ def find(images: Path, folders: ClassFolders = IMAGE_FOLDER) -> ClassPictures:
     """
     found, outermost, innermost = [], set(), set()
     below, classes = _walk(images), _class_folders(images)
-    for path in below:
-        parts = path.relative_to(images).parts
+    for parts in below:
         if len(parts) > 1:
             outermost.add(parts[0])
             innermost.add(parts[-2])
-            found.append((PictureFile(path), parts[-2] if folders.innermost else parts[0]))
+            found.append((PictureFile(Path(images, *parts)), parts[-2] if folders.innermost else parts[0]))
     if not found:
         raise ValidationError(
             f"{images}: holds no pictures in class folders",
@@ -100,7 +99,12 @@ def find(images: Path, folders: ClassFolders = IMAGE_FOLDER) -> ClassPictures:
 
 def find_flat(images: Path) -> list[PictureFile]:
     """Find every picture below the folder, sorted by path. Raises ValidationError if there is none."""
-    found = [PictureFile(path) for path in _walk(images)]
+    return [PictureFile(images / name) for name in names_below(images)]
+
+
+def names_below(images: Path) -> list[str]:
+    """Return the names of the same pictures, relative to the folder and with slashes."""
+    found = ["/".join(parts) for parts in _walk(images)]
     if not found:
         raise ValidationError(f"{images}: holds no pictures", hint=f"pictures are {', '.join(sorted(SUFFIXES))}")
     return found
@@ -110,37 +114,40 @@ def _class_folders(images: Path) -> list[str]:
     return [entry.name for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _walk(images: Path) -> list[Path]:
-    """Paths of all pictures below the folder, sorted. Each class folder is walked by itself."""
+Parts = tuple[str, ...]  # the names of folders from the set's folder on, and the picture's; paths take longer to make
+
+
+def _walk(images: Path) -> list[Parts]:
+    """Return all pictures below the folder, sorted. Each class folder is walked by itself."""
     if not images.is_dir():
         reason = "is no folder and no .tar shard" if images.exists() else "no such folder"
         raise ValidationError(f"{images}: {reason}", hint="images: takes a folder of class folders, or .tar shards")
-    top = _identity(images)
-    paths: list[Path] = []
-    for entry in _entries(images):
+    top = _identity(str(images))
+    found: list[Parts] = []
+    for entry in _entries(str(images)):
         if entry.is_dir():
-            paths.extend(_below(Path(entry.path), {top}))
+            found.extend(_below(entry.path, (entry.name,), {top}))
         elif _is_picture(entry):
-            paths.append(Path(entry.path))
-    return sorted(paths)
+            found.append((entry.name,))
+    return sorted(found)
 
 
-def _below(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
-    """The pictures below `folder`; folders in `entered` are not entered again."""
-    waiting = [folder]
+def _below(folder: str, parts: Parts, entered: set[tuple[int, int]]) -> Iterator[Parts]:
+    """Yield the pictures below `folder`; folders in `entered` are not entered again."""
+    waiting = [(folder, parts)]
     while waiting:
-        folder = waiting.pop()
+        folder, parts = waiting.pop()
         if (identity := _identity(folder)) in entered:
             continue
         entered.add(identity)
         for entry in _entries(folder):
             if entry.is_dir():
-                waiting.append(Path(entry.path))
+                waiting.append((entry.path, (*parts, entry.name)))
             elif _is_picture(entry):
-                yield Path(entry.path)
+                yield (*parts, entry.name)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     """Entries that are not hidden, sorted by name."""
     try:
         with os.scandir(folder) as entries:
@@ -153,6 +160,6 @@ def _is_picture(entry: os.DirEntry[str]) -> bool:
     return f".{entry.name.rpartition('.')[2].lower()}" in SUFFIXES
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
+def _identity(folder: str) -> tuple[int, int]:
+    found = os.stat(folder)  # noqa: PTH116 - there may be very many
     return found.st_dev, found.st_ino

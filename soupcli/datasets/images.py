@@ -7,6 +7,7 @@ classes.py) or from a file (see label_column.py and labels_file.py).
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,9 +50,12 @@ class LabelledPictures(NamedTuple):
     order: ClassOrder | None = None
 
 
-def fingerprint(spec: ImagesSet, manifest: Manifest | None = None) -> str:
-    """Return the fingerprint of every picture's folder and content, and of the recipe's set with the files it names."""
-    digest = _files(spec, manifest)
+def fingerprint(spec: ImagesSet, manifest: Manifest | None = None, *, files: str | None = None) -> str:
+    """Return the fingerprint of every picture's folder and content, and of the recipe's set with the files it names.
+
+    `files` is what `_files` returns, if it is known.
+    """
+    digest = _files(spec, manifest) if files is None else files
     settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
     if spec.transform is not None:
         settings["transform"] = content_of(spec.transform, (manifest or Manifest()).file)
@@ -65,10 +69,10 @@ def _files(spec: ImagesSet, manifest: Manifest | None) -> str:
     """Return the fingerprint of names and contents of all pictures or shards, and of the class folders' names."""
     shards = tar_shards.find(spec.images)
     if shards is not None:
-        files, folders = [(path.name, path) for path in shards], []
+        files, folders = [(path.name, str(path)) for path in shards], []
     else:
-        pictures = [picture.path for picture in class_folders.find_flat(spec.images)]
-        files = [(path.relative_to(spec.images).as_posix(), path) for path in pictures]
+        names = class_folders.names_below(spec.images)
+        files = [(name, os.path.join(spec.images, name)) for name in names]  # noqa: PTH118 - there may be very many
         folders = sorted(entry.name for entry in spec.images.iterdir() if entry.is_dir())
     try:
         content = (manifest or Manifest()).files(files)
@@ -185,18 +189,21 @@ def load(
     outline: Outline = UNNAMED,
     workers: int | None = None,
     cache: InputCache | None = None,
+    found: LabelledPictures | None = None,
     progress: Progress = silent,
 ) -> ArrayExamples:
     """Decode all pictures once by `workers` threads (None: one for each core) into uint8 [N, C, H, W].
 
-    `cache` has them if an earlier run decoded the same files in the same way. Labels come from `classes_of`. Raises
-    ValidationError for an empty folder and for a file that is not a picture.
+    `found` is what `find` returns, if it is known. `cache` has the pixels if an earlier run decoded the same files in
+    the same way. Labels come from `classes_of`. Raises ValidationError for an empty folder and for a file that is not a
+    picture.
     """
     cache = cache or InputCache(None)
-    mark = fingerprint(spec, cache.manifest)
-    labelled = find(spec, outline=outline, progress=progress)
+    files = _files(spec, cache.manifest)
+    mark = fingerprint(spec, cache.manifest, files=files)
+    labelled = found or find(spec, outline=outline, progress=progress)
     names = [_name(spec.images, file) for file in labelled.pictures]
-    key = input_key("images", _files(spec, cache.manifest), names, spec.border)
+    key = input_key("images", files, names, spec.border)
     key = input_key(key, pictures.description, pictures.mode)
     kept = cache.get(key, lambda found: found.keys() == {"inputs"} and found["inputs"].shape[:1] == (len(names),))
     if kept is not None:
@@ -218,12 +225,11 @@ def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
             hint="processor.save_pretrained(...) puts it beside the weights; a set takes size:, mean: and std:, or "
             "transform: 'net.py:transform', a function from a PIL picture to a tensor",
         )
-    examples = load(
-        spec, own, outline=network.outline, workers=given.workers, cache=given.cache, progress=given.progress
-    )
+    found = find(spec, outline=network.outline, progress=given.progress)
+    examples = load(spec, own, workers=given.workers, cache=given.cache, found=found, progress=given.progress)
     height, width = examples.inputs.shape[-2:]
     steps = f": {own.settings}" if own.settings is not None else ""
-    first = size_of(find(spec, outline=network.outline).pictures[0])
+    first = size_of(found.pictures[0])
     sizes = f" (the first has {first[0]} x {first[1]})" if first is not None and first != (height, width) else ""
     given.note(f"{given.name}: pictures go in at {height} x {width} pixels{sizes}{steps}")
     return examples

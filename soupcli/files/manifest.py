@@ -89,7 +89,7 @@ class Manifest:
             self._files[path] = stamp, content
         return self._files[path][1]
 
-    def files(self, files: Sequence[tuple[str, Path]]) -> str:
+    def files(self, files: Sequence[tuple[str, Path | str]]) -> str:
         """Return one fingerprint of many named files. It changes with every name and every byte. Raises OSError."""
         names, paths = [name for name, _ in files], [path for _, path in files]
         stamps = [Stamp.of(path) for path in paths]
@@ -286,7 +286,7 @@ def _shown(path: Path, here: Path) -> str:
     return f"./{shown}" if shown.startswith((VARIABLE, ASKED, STATED, PACKAGE, PROGRAM)) else shown
 
 
-def _content_of(path: Path, stamp: Stamp) -> str:
+def _content_of(path: Path | str, stamp: Stamp) -> str:
     return content_hash(path) if stamp.size <= WHOLE else stamp.text
 
 

@@ -12,7 +12,7 @@ SAMPLED = 1 << 20  # bytes: larger files have a sample in their stamp
 SAMPLES = 32
 SAMPLE = 4096  # bytes
 YOUNG = 2_000_000_000  # nanoseconds: file systems tell times apart no finer
-CHUNK = 1 << 20
+LEAST, CHUNK = 1 << 12, 1 << 20  # bytes that are read at once: to clear more takes longer than to read a small file
 OPENED = os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)  # a pipe does not hold anybody up
 
 
@@ -30,9 +30,9 @@ class Stamp(NamedTuple):
     sample: str = ""
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
+    def of(cls, path: Path | str) -> Stamp:
         """Return the stamp of the regular file at `path`. Links are followed. Raises OSError."""
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - a text will do, of which there may be very many
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "not a regular file", str(path))
         sample = sample_of(path, found.st_size) if found.st_size > SAMPLED else ""
@@ -48,7 +48,7 @@ class Stamp(NamedTuple):
         return "-".join(map(str, self))
 
 
-def sample_of(path: Path, size: int) -> str:
+def sample_of(path: Path | str, size: int) -> str:
     """Return the SHA-256 of SAMPLES pieces of the file, including its first and last bytes. Raises OSError."""
     digest = hashlib.sha256()
     file = os.open(path, OPENED)
@@ -60,11 +60,12 @@ def sample_of(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def content_hash(path: Path) -> str:
+def content_hash(path: Path | str) -> str:
     """Return the SHA-256 of the whole file, in hexadecimal. Raises OSError."""
-    digest, chunk = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    digest = hashlib.sha256()
     file = os.open(path, OPENED)
     try:
+        chunk = memoryview(bytearray(max(LEAST, min(CHUNK, os.fstat(file).st_size + 1))))
         while got := os.readv(file, [chunk]):
             digest.update(chunk[:got])
     finally:

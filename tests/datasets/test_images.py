@@ -186,3 +186,20 @@ def test_fingerprint(tmp_path: Path) -> None:
     assert len(set(marks)) == len(marks)
     (tmp_path / "a").rename(tmp_path / "b")
     assert images.fingerprint(ImagesSet(images=tmp_path / "b")) == marks[-1]
+
+
+def test_folders_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pictures that were found before, the folders are listed once more for their content, each by one look."""
+    class_folders(tmp_path, {"cat": 2, "dog": 1})
+    spec = ImagesSet(images=tmp_path)
+    found = images.find(spec)
+    listed: list[str] = []
+    whole = os.scandir
+
+    def counted(folder: Any) -> Any:
+        listed.append(Path(folder).name)
+        return whole(folder)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    images.load(spec, EIGHT, workers=0, found=found)
+    assert sorted(name for name in listed if name in ("cat", "dog")) == ["cat", "dog"]
