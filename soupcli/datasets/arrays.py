@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets import label_rows
+from soupcli.datasets.class_names import listed
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.kind import SetKind
 from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.errors import CheckpointError, ValidationError
 from soupcli.late import torch
+from soupcli.progress import unsaid
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.files.manifest import Manifest
     from soupcli.recipe.sets import ArraysSet
 
+READ = ("inputs", "labels")
 SHOWN = 20  # names of tensors
 
 
@@ -41,7 +47,7 @@ def _opened(spec: ArraysSet) -> Checkpoint:
         stored = open_checkpoint(spec.arrays)
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
-    for name in ("inputs", "labels"):
+    for name in READ:
         if name not in stored.tensors:
             near = suggestion(name, stored.tensors)
             some = ", ".join(list(stored.tensors)[:SHOWN])
@@ -61,19 +67,23 @@ def _opened(spec: ArraysSet) -> Checkpoint:
     return stored
 
 
-def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
-    """Return the examples of the file. Raises ValidationError if tensors are missing or do not match."""
+def load(spec: ArraysSet, manifest: Manifest | None = None, warn: Callable[[str], None] = unsaid) -> ArrayExamples:
+    """Return the examples of the file. Raises ValidationError if tensors are missing or do not match.
+
+    Warns of other tensors with a row for each example, such as a mask: the network does not get them.
+    """
     mark = fingerprint(spec, manifest)
     tensors: dict[str, Tensor] = {}
     try:
         stored = _opened(spec)
-        for name in ("inputs", "labels"):
+        for name in READ:
             shape, dtype = stored.tensors[name]
             tensors[name] = torch.empty(shape, dtype=dtype.torch)
             stored.read(name, tensors[name])
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
     inputs, labels = tensors["inputs"], tensors["labels"]
+    _say_unread(stored, spec.arrays, warn)
     if labels.dim() == 2:
         return ArrayExamples(inputs, label_rows.of_tensor(spec.arrays, labels), mark)
     if labels.is_floating_point() and not bool(labels.isfinite().all()):
@@ -82,8 +92,19 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
     return ArrayExamples(inputs, labels.to(torch.float64 if labels.is_floating_point() else torch.int64), mark)
 
 
+def _say_unread(stored: Checkpoint, path: Path, warn: Callable[[str], None]) -> None:
+    """Warn of further tensors with a row for each example."""
+    rows = stored.tensors["labels"].shape[:1]
+    unread = [name for name, spec in stored.tensors.items() if spec.shape[:1] == rows and name not in READ]
+    if unread:
+        warn(
+            f"{path}: {listed(unread)}: not read, the network gets `inputs` alone; {{python: 'my_eval.py:evaluate'}} "
+            "is a set whose function passes more to the network"
+        )
+
+
 KIND: SetKind[ArraysSet] = SetKind(
     lambda spec, manifest, _: fingerprint(spec, manifest),
-    lambda spec, given: load(spec, given.cache.manifest),
+    lambda spec, given: load(spec, given.cache.manifest, given.warn),
     check=lambda spec, _name, _trust: check_is_file(spec.arrays),
 )

@@ -54,6 +54,17 @@ def test_what_does_not_go_together(inputs: Tensor, labels: Tensor, tmp_path: Pat
         arrays.load(written(tmp_path, inputs=inputs, labels=labels))
 
 
+def test_other_tensors(tmp_path: Path) -> None:
+    """Tensors with a row for each example that no network gets are named, others are not."""
+    said: list[str] = []
+    mask, scale = torch.ones(4, 3), torch.ones(7)
+    spec = written(tmp_path, inputs=torch.ones(4, 3), labels=torch.arange(4), attention_mask=mask, scale=scale)
+    arrays.load(spec, warn=said.append)
+    assert len(said) == 1
+    assert "attention_mask: not read" in said[0]
+    assert "scale" not in said[0]
+
+
 def test_missing_tensors(tmp_path: Path) -> None:
     """The error names the tensor, the nearest one and all that there are."""
     with pytest.raises(ValidationError, match=r"has no tensor 'labels', did you mean 'label'\?") as raised:
