@@ -28,7 +28,7 @@ BITS = ("0", "1", "0.0", "1.0", "true", "false")
 class PictureTable(NamedTuple):
     """All rows of a table, the columns of labels, the row of each picture by its place, and what to warn of."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     columns: list[str]
     row_of: dict[int, int]
     warning: str | None
@@ -45,7 +45,7 @@ class NamedClasses(NamedTuple):
     numbered: bool
 
 
-def with_header_row(rows: list[Row]) -> list[Row]:
+def with_header_row(rows: Sequence[Row]) -> Sequence[Row]:
     """Return the rows, and before them the header if it begins with a picture: the file has no header."""
     headless = rows and Path(next(iter(rows[0]))).suffix.lower() in SUFFIXES
     return [{name: name for name in rows[0]}, *rows] if headless else rows

@@ -1,12 +1,16 @@
-"""Rows of a jsonl, csv, tsv or parquet file, as mappings from column names to values."""
+"""Rows of a jsonl, csv, tsv or parquet file, as mappings from column names to values.
+
+rows = read_rows(Path("dev.csv"), ["sentence", "label"])  # of millions of rows these columns alone are in memory
+rows[0]                                                   # {"sentence": "...", "label": "1"}
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, overload
 
 from soupcli.datasets.prompts import check_is_file
 from soupcli.environment import import_extra
@@ -32,8 +36,29 @@ LONGEST = (
 )  # characters of a line, and of a field of csv and tsv; Python's own limit is less than a long document
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Return all rows, which must have `columns`. Raises ValidationError, with the row or line, for anything else."""
+class Columns(Sequence[Row]):
+    """Rows that are kept by column, and made when they are asked for: mappings take four times the memory."""
+
+    def __init__(self, values: Mapping[str, Sequence[Any]]) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(next(iter(self._values.values()), ()))
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> Columns: ...
+    def __getitem__(self, place: int | slice) -> Row | Columns:
+        found = {name: values[place] for name, values in self._values.items()}
+        return Columns(found) if isinstance(place, slice) else found
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Sequence[Row]:
+    """Return all rows, which must have `columns`: with these alone, or whole if there are none.
+
+    A value that a row lacks is None. Raises ValidationError, with the row or line, for anything else.
+    """
     check_is_file(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -111,8 +136,9 @@ def first_rows(path: Path, most: int = 100) -> list[Row]:
         return []
 
 
-def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:
+def _jsonl(path: Path, columns: Sequence[str]) -> Sequence[Row]:
     rows: list[Row] = []
+    values: dict[str, list[Any]] = {name: [] for name in columns}
     with path.open(encoding=ENCODING) as file:
         for number, line in enumerate(_lines(path, file), 1):
             if not line.strip():
@@ -127,8 +153,14 @@ def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:
                 raise ValidationError(f"{path}:{number}: a row is a JSON object, not {with_article(row)}")
             if len(row) > MOST_COLUMNS:
                 raise ValidationError(f"{path}:{number}: has {len(row)} columns, at most {MOST_COLUMNS} are read")
-            rows.append(row)
-    return rows
+            if not columns:
+                rows.append(row)
+                continue
+            if not values[columns[0]] and not values.keys() <= row.keys():
+                return [row]  # whose names the message shows
+            for name, known in values.items():
+                known.append(row.get(name))
+    return Columns(values) if columns else rows
 
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
@@ -144,16 +176,16 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _csv(path: Path, _columns: Sequence[str]) -> list[Row]:
-    return _separated(path)
+def _csv(path: Path, columns: Sequence[str]) -> Sequence[Row]:
+    return _separated(path, columns)
 
 
-def _tsv(path: Path, _columns: Sequence[str]) -> list[Row]:
+def _tsv(path: Path, columns: Sequence[str]) -> Sequence[Row]:
     """Tabs separate, and a quotation mark is text, as in the GLUE files."""
-    return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return _separated(path, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _separated(path: Path, **format_: Any) -> list[Row]:
+def _separated(path: Path, columns: Sequence[str], **format_: Any) -> Sequence[Row]:
     csv.field_size_limit(LONGEST)
     with path.open(encoding=ENCODING, newline="") as file:
         reader = csv.reader(_lines(path, file), **format_)
@@ -164,7 +196,10 @@ def _separated(path: Path, **format_: Any) -> list[Row]:
             raise ValidationError(
                 f"{path}: has the column {max(header, key=header.count)!r} twice", hint="rename one of them"
             )
-        rows = []
+        chosen = [header.index(name) for name in dict.fromkeys(columns) if name in header]
+        if len(chosen) < len(set(columns)) or not columns:
+            chosen = list(range(len(header)))
+        values: list[list[str]] = [[] for _ in chosen]
         for fields in reader:
             if len(fields) != len(header) and fields:
                 raise ValidationError(
@@ -172,8 +207,9 @@ def _separated(path: Path, **format_: Any) -> list[Row]:
                     hint="quote fields that hold the separator",
                 )
             if fields:
-                rows.append(dict(zip(header, fields, strict=True)))
-        return rows
+                for known, place in zip(values, chosen, strict=True):
+                    known.append(fields[place])
+        return Columns(dict(zip([header[place] for place in chosen], values, strict=True)))
 
 
 def class_names(path: Path, column: str) -> list[str] | None:
@@ -188,7 +224,7 @@ def class_names(path: Path, column: str) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
+def _parquet(path: Path, columns: Sequence[str]) -> Sequence[Row]:
     """Rows with only the named columns. If the file lacks one, a single row with all names of the file."""
     parquet = import_extra("pyarrow.parquet", extra="parquet")
     try:
@@ -208,7 +244,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
         values = [_values(path, name, table.column(name)) for name in known]
     except (ValueError, NotImplementedError) as cause:  # pyarrow.ArrowInvalid, ArrowNotImplementedError
         raise ValidationError(f"{path}: not a parquet file: {next(iter(str(cause).splitlines()), '')}") from cause
-    return [dict(zip(known, row, strict=True)) for row in zip(*values, strict=True)]
+    return Columns(dict(zip(known, values, strict=True)))
 
 
 def _open_parquet(path: Path) -> Any:
@@ -262,7 +298,7 @@ def _check_parquet(path: Path, metadata: Any, columns: Sequence[str]) -> None:
         raise ValidationError(f"{path}: {size} bytes that unpack to {unpacked} in {metadata.num_rows} rows")
 
 
-READERS: dict[str, Callable[[Path, Sequence[str]], list[Row]]] = {
+READERS: dict[str, Callable[[Path, Sequence[str]], Sequence[Row]]] = {
     ".jsonl": _jsonl,
     ".csv": _csv,
     ".tsv": _tsv,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -125,13 +125,13 @@ def _tensors(file: Path, shown: str) -> FoundSet | None:
     return FoundSet({"arrays": shown}, metric="map" if len(labels.shape) == 2 else numbers)
 
 
-def _bits(rows: list[Row], besides: Collection[str]) -> list[str]:
+def _bits(rows: Sequence[Row], besides: Collection[str]) -> list[str]:
     """Return the columns that have nothing but 0 and 1 in these rows."""
     columns = [name for name in rows[0] if name not in besides and name.lower() not in NUMBER_COLUMNS]
     return [name for name in columns if all(str(row.get(name)).strip() in BITS for row in rows)]
 
 
-def _pictures_of_table(folder: Path, file: Path, rows: list[Row]) -> FoundSet | None:
+def _pictures_of_table(folder: Path, file: Path, rows: Sequence[Row]) -> FoundSet | None:
     """Return the pictures that a table names, by paths from its own folder or from one beside it."""
     if not rows:
         return None
@@ -164,7 +164,7 @@ def _paths(file: Path, names: list[str]) -> list[Path] | None:
     return None
 
 
-def _sentences(shown: str, rows: list[Row]) -> FoundSet | None:
+def _sentences(shown: str, rows: Sequence[Row]) -> FoundSet | None:
     if not rows:
         return None
     columns = list(rows[0])

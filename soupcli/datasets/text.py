@@ -6,6 +6,7 @@ Or `template: "sst2 sentence: {sentence}"` in place of `input`, for networks tha
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -86,7 +87,7 @@ def _tokenised(
     spec: TextSet, texts: Sequence[Sequence[str]], tokenizer: Any, limit: int, progress: Progress
 ) -> dict[str, Tensor]:
     """The tokenizer's columns, all rows end to end, and `starts` [N + 1], where each row begins."""
-    pieces: dict[str, list[int]] = {}
+    pieces: dict[str, array[int]] = {}
     starts = [0]
     cut: dict[str, Any] = {"truncation": True, "max_length": limit} if limit < NO_LIMIT else {}
     for begin in range(0, len(texts), ROWS_AT_ONCE):
@@ -94,7 +95,7 @@ def _tokenised(
         columns_in = [list(column) for column in zip(*part, strict=True)]
         made = encoded(tokenizer, *columns_in, where=str(spec.text), **cut)
         for name, sequences in made.items():
-            flat = pieces.setdefault(name, [])
+            flat = pieces.setdefault(name, array("q"))
             for sequence in sequences:
                 flat.extend(sequence)
         for sequence in made["input_ids"]:
@@ -102,7 +103,7 @@ def _tokenised(
         progress(f"tokenising {spec.text}", min(begin + ROWS_AT_ONCE, len(texts)), len(texts))
     if empty := [number for number, (start, end) in enumerate(pairwise(starts), 1) if start == end]:
         raise ValidationError(f"{spec.text}: row {empty[0]}: becomes no token", hint="leave rows without text out")
-    columns = {name: torch.tensor(flat, dtype=torch.int64) for name, flat in pieces.items()}
+    columns = {name: torch.frombuffer(flat, dtype=torch.int64) for name, flat in pieces.items()}
     return {**columns, "starts": torch.tensor(starts)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -47,36 +48,38 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_any_text(suffix: str, tmp_path: Path) -> None:
     """Quotation marks, line ends, tabs, other scripts, empty and very long fields come back as they were."""
-    assert read_rows(write(tmp_path / f"val{suffix}", ROWS), ["text", "label"]) == ROWS
+    assert list(read_rows(write(tmp_path / f"val{suffix}", ROWS), ["text", "label"])) == ROWS
 
 
 def test_tsv_knows_no_quoting(tmp_path: Path) -> None:
     """In a tsv file a quotation mark is text, as in the files of GLUE."""
     rows = [{"text": '"a quote that does not end', "label": "1"}, {"text": "it's", "label": "0"}]
-    assert read_rows(write(tmp_path / "val.tsv", rows), ["text"]) == rows
+    assert list(read_rows(write(tmp_path / "val.tsv", rows), ["text", "label"])) == rows
 
 
 def test_numbers(tmp_path: Path) -> None:
     """jsonl and parquet keep numbers as numbers, csv has text."""
     rows = [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
-    assert read_rows(write(tmp_path / "val.jsonl", rows), []) == rows
-    assert read_rows(write(tmp_path / "val.parquet", rows), []) == rows
-    assert read_rows(write(tmp_path / "val.csv", rows), []) == [{**row, "label": str(row["label"])} for row in rows]
+    assert list(read_rows(write(tmp_path / "val.jsonl", rows), [])) == rows
+    assert list(read_rows(write(tmp_path / "val.parquet", rows), [])) == rows
+    assert list(read_rows(write(tmp_path / "val.csv", rows), [])) == [
+        {**row, "label": str(row["label"])} for row in rows
+    ]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.fixed_dictionaries({"a": st.text("ab,\"'\n\r\t ü"), "b": st.text("xy ")}), min_size=1, max_size=5))
 def test_csv_of_any_text(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> None:
     """What csv writes is read as it was written."""
-    assert read_rows(write(tmp_path_factory.mktemp("csv") / "val.csv", rows), ["a", "b"]) == rows
+    assert list(read_rows(write(tmp_path_factory.mktemp("csv") / "val.csv", rows), ["a", "b"])) == rows
 
 
 def test_byte_order_mark_and_capitals(tmp_path: Path) -> None:
     """The mark that spreadsheets put first is no part of a column's name; a suffix may be in capitals."""
     (tmp_path / "val.CSV").write_bytes(b"\xef\xbb\xbftext,label\r\ngood,1\r\n\r\n")
-    assert read_rows(tmp_path / "val.CSV", ["text"]) == [{"text": "good", "label": "1"}]
+    assert list(read_rows(tmp_path / "val.CSV", ["text", "label"])) == [{"text": "good", "label": "1"}]
     (tmp_path / "val.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "good"}\n\n')
-    assert read_rows(tmp_path / "val.jsonl", ["text"]) == [{"text": "good"}]
+    assert list(read_rows(tmp_path / "val.jsonl", ["text"])) == [{"text": "good"}]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_columns_of_lists_and_absent_ones(tmp_path: Path) -> None:
     """A column of lists is read as lists; one that the file lacks is named with those that it has."""
     rows = [{"text": "a", "labels": ["x", "y"]}, {"text": "b", "labels": []}]
     write(tmp_path / "val.parquet", rows)
-    assert read_rows(tmp_path / "val.parquet", ["text", "labels"]) == rows
+    assert list(read_rows(tmp_path / "val.parquet", ["text", "labels"])) == rows
     with pytest.raises(ValidationError, match="has no column 'label', did you mean 'labels'"):
         read_rows(tmp_path / "val.parquet", ["text", "label"])
 
@@ -191,7 +194,7 @@ def test_values_that_python_lacks(tmp_path: Path) -> None:
         parquet.write_table(pyarrow.table({"text": ["a"], "label": column}), file)
         with pytest.raises(ValidationError, match=rf"x\.parquet: column 'label' of .*{kind}.* cannot be read: "):
             read_rows(file, ["text", "label"])
-        assert read_rows(file, ["text"]) == [{"text": "a"}] and first_rows(file) == []
+        assert list(read_rows(file, ["text"])) == [{"text": "a"}] and first_rows(file) == []
     parquet.write_table(pyarrow.table([["a"], [1], [2]], names=["text", "label", "label"]), file)
     with pytest.raises(ValidationError, match=r"x\.parquet: has the column 'label' twice"):
         read_rows(file, ["text", "label"])
@@ -208,3 +211,26 @@ def test_blank_lines_without_end(suffix: str, tmp_path: Path, monkeypatch: pytes
     file.write_text(row + "\n" * 4)
     with pytest.raises(ValidationError, match="more than 3 blank lines, one after the other"):
         read_rows(file, ["text"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_other_columns_are_not_kept(suffix: str, tmp_path: Path) -> None:
+    """Of very many rows those columns are in memory that are asked for, and no mapping for each row."""
+    rows = [{"text": f"a sentence, number {number}", "note": "x" * 500, "label": str(number)} for number in range(2000)]
+    file = write(tmp_path / f"val{suffix}", rows)
+    read_rows(file, ["text", "label"])  # imports
+    tracemalloc.start()
+    found = read_rows(file, ["text", "label"])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found[-1] == {"text": "a sentence, number 1999", "label": "1999"} and len(found[10:20]) == 10
+    assert held < 200 * len(rows)
+
+
+def test_values_that_rows_lack(tmp_path: Path) -> None:
+    """A row of jsonl may lack what the first one has, or have more."""
+    write(tmp_path / "x.jsonl", [{"text": "a", "label": 1}, {"text": "b"}, {"text": "c", "label": 0, "more": 2}])
+    found = read_rows(tmp_path / "x.jsonl", ["text", "label"])
+    assert [row["label"] for row in found] == [1, None, 0]
+    with pytest.raises(ValidationError, match="has no column 'more'"):
+        read_rows(tmp_path / "x.jsonl", ["text", "more"])
