@@ -172,7 +172,7 @@ def _is_foreign(path: Path) -> bool:
 
 
 def _are_shards(folder: Path, files: Sequence[Path]) -> bool:
-    if any(file.name.endswith(folders.INDEX_SUFFIX) for file in files):
+    if any(shards.is_index_name(file.name) for file in files):
         return True
     whole = bool(files) and all(shards.is_shard(file.name) for file in files)
     return whole and len(shards.shard_sets(folder, [file.name for file in files])) == 1

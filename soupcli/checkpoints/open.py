@@ -50,6 +50,7 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
     if path.name in adapter.WEIGHTS and (path.parent / adapter.CONFIG).is_file():
         return _open_adapter(path, path.parent, how)
     parts.refuse_half(path)
+    _refuse_of_adapterhub(path)
     return _open_file(path, path, how, whole_folder=path.name in folders.KNOWN_NAMES)
 
 
@@ -77,6 +78,7 @@ def _open_named(path: Path, how: How) -> Checkpoint | None:
     parts.refuse_half(weights)
     if how.weights_name in adapter.WEIGHTS:
         return _open_adapter(path, path, how)
+    _refuse_of_adapterhub(weights)
     return _open_file(path, weights, how)
 
 
@@ -100,7 +102,12 @@ def _open_parts(path: Path, how: How) -> Checkpoint | None:
     networks = {"": next(filter(None, (layout(path, how) for layout in ALONE)))} if top else {}
     networks |= {name: open_checkpoint(path / name, how) for name in below}
     writer = parts.MARKERS[parts.marker(path) or ""]
-    return parts.joined(path, writer, [(parts.part_in(name, network), network) for name, network in networks.items()])
+    whole = parts.joined(path, writer, [(parts.part_in(name, network), network) for name, network in networks.items()])
+    lacks = parts.lacking(path)
+    if not lacks:
+        return whole
+    said = f"model_index.json names {', '.join(lacks)}, whose files are not there: the soup does not load without them"
+    return replace(whole, origin=whole.origin._replace(notes=(*whole.origin.notes, said)))
 
 
 def _open_heads(path: Path, how: How) -> Checkpoint | None:
@@ -242,14 +249,22 @@ def laid_out(path: Path, how: How) -> Checkpoint | None:
 OF_ADAPTERHUB = ("pytorch_adapter.bin", "adapter.safetensors")
 
 
+def _refuse_of_adapterhub(weights: Path) -> None:
+    """Raises CheckpointError for an adapter that is not PEFT's: what its tensors do together is not known."""
+    if weights.name in OF_ADAPTERHUB and weights.is_file() and (weights.parent / adapter.CONFIG).is_file():
+        raise CheckpointError(
+            f"{weights.parent}: an adapter of AdapterHub's library adapters: only PEFT's are known",
+            hint="average them in one network: model.average_adapter('soup', names), of LoRA with "
+            "combine_strategy='lora_delta_w_svd'; or save each whole network: model.merge_adapter(name), if it is "
+            "LoRA, and model.save_pretrained(folder)",
+        )
+
+
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
     weights = next((folder / name for name in adapter.WEIGHTS if (folder / name).is_file()), None)
-    if weights is None and any((folder / name).is_file() for name in OF_ADAPTERHUB):
-        raise CheckpointError(
-            f"{folder}: an adapter of AdapterHub's library adapters: only PEFT's are known",
-            hint="save each whole network: model.merge_adapter(name), if it is LoRA, and model.save_pretrained(folder)",
-        )
     if weights is None:
+        for name in OF_ADAPTERHUB:
+            _refuse_of_adapterhub(folder / name)
         raise CheckpointError(
             f"{folder}: has {adapter.CONFIG} and no {adapter.WEIGHTS[0]}",
             hint="its download or save was not finished: fetch or save it again, or leave it out",
@@ -264,7 +279,7 @@ def _open_file(
 ) -> StoredCheckpoint:
     refuse_foreign(weights)
     refuse_slice(weights)
-    if weights.name.endswith(folders.INDEX_SUFFIX):
+    if shards.is_index_name(weights.name):
         contents, files = shards.read_index(weights, lambda shard: read_contents(shard, how))
     else:
         files = (FileVersion.of(weights),)

@@ -98,8 +98,10 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Si
     mixed = {(file.device, file.inode) for file in weights}
     found = list(_Walk(Path(os.path.realpath(folder)), mixed, MOST_LOOKED_AT).entries(folder))
     wanted = [entry.file for entry in found if not entry.why and not entry.file.name.endswith(".py")]
-    wanted += _named_code(wanted, [entry.file for entry in found if not entry.why and entry.file.name.endswith(".py")])
+    code = [entry.file for entry in found if not entry.why and entry.file.name.endswith(".py")]
+    wanted += (named := _named_code(wanted, code))
     left_out = [f"{entry.file.name}: {entry.why}" for entry in found if entry.why]
+    left_out += [f"{file.name}: code that no configuration names" for file in code if file not in named]
     kept, room = [], MOST_BYTES
     for number, file in enumerate(
         sorted(wanted, key=lambda file: (not matches(file.path.name, SIDE_FILES), file.name))

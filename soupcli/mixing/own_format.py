@@ -17,7 +17,7 @@ from soupcli.checkpoints.formats import numpy_pickle
 from soupcli.checkpoints.formats.folders import nnunet, speechbrain
 from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES
 from soupcli.checkpoints.formats.folders.neighbours import OF_FSDP
-from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, is_shard, whole_name
+from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, index_name, is_index_name, is_shard, whole_name
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
 from soupcli.checkpoints.formats.torch_archives import is_torch_file
 from soupcli.checkpoints.formats.torch_save import WRITERS
@@ -169,12 +169,12 @@ def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
     for file, name in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         written[name] = write_copy(mixture, file, folder / name, options)
-        index = whole_name(name) + INDEX_SUFFIX
-        beside = file.path.parent / index.rpartition("/")[2]
-        if index not in indexes and is_shard(file.path.name) and beside.is_file():
-            content = _with_size(read_small(beside, most=MAX_INDEX), mixture)
-            write_whole(folder / index, content)
-            indexes[index] = hashlib.sha256(content).hexdigest()
+        for index in dict.fromkeys((index_name(whole_name(name)), whole_name(name) + INDEX_SUFFIX)):
+            beside = file.path.parent / index.rpartition("/")[2]
+            if index not in indexes and is_shard(file.path.name) and beside.is_file():
+                content = _with_size(read_small(beside, most=MAX_INDEX), mixture)
+                write_whole(folder / index, content)
+                indexes[index] = hashlib.sha256(content).hexdigest()
     kept = mixture.kept.own
     if kept.origin.format != speechbrain.FORMAT:
         return _own_files(written, indexes)
@@ -234,7 +234,7 @@ def _own_files(written: Mapping[str, TorchFile], others: dict[str, str], notes: 
         stayed = file.notes.as_in_ingredient
         said += [f"{name}: {entry}: as in the ingredient, not averaged" for entry in stayed]
         said += [f"{name}: {entry}: {LEFT_OUT}" for entry in file.notes.dropped]
-    indexes = [name for name in others if name.endswith(INDEX_SUFFIX)]
+    indexes = [name for name in others if is_index_name(name)]
     main = indexes[0] if len(indexes) == 1 else next(iter(written)) if len(written) == 1 else ""
     digests = {name: file.digest for name, file in written.items()}
     return OwnFiles(digests, others, sum(file.nbytes for file in written.values()), main, tuple(said))

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import in_file_order
+from soupcli.checkpoints.formats.folders.shards import index_name
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
 from soupcli.errors import SoupFault
 from soupcli.files.atomic import EarlyFlush, flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, is_of_adapters
 from soupcli.mixing.hash_stream import HashStream
-from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
+from soupcli.mixing.layout import SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
 from soupcli.mixing.pieces import Mixer, pieces_of
@@ -182,7 +183,7 @@ def _write_index(folder: Path, plan: FilePlan, shards: list[_Shard]) -> str:
     weight_map = {shard.names[name]: shard.name.rpartition("/")[2] for shard in shards for name in shard.offsets}
     total = sum(shard.nbytes - len(shard.header) for shard in shards)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    name = plan.file + INDEX_SUFFIX
+    name = index_name(plan.file)
     write_whole(folder / name, json.dumps(index, indent=2, sort_keys=True) + "\n")
     return name
 

@@ -223,8 +223,10 @@ def test_no_adapter_of_peft(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(
         '{"config": {"architecture": null}, "model_type": "bert", "name": "a"}'
     )
-    with pytest.raises(CheckpointError, match="an adapter of AdapterHub's library adapters"):
-        open_checkpoint(tmp_path)
+    for path, how in ((".", How()), (".", How("pytorch_adapter.bin")), ("pytorch_adapter.bin", How())):
+        with pytest.raises(CheckpointError, match="an adapter of AdapterHub's library adapters") as refused:
+            open_checkpoint(tmp_path / path, how)
+        assert "average_adapter" in (refused.value.hint or "")
 
 
 def test_runs_of_another_program(tmp_path: Path) -> None:
@@ -234,6 +236,9 @@ def test_runs_of_another_program(tmp_path: Path) -> None:
         (tmp_path / run / "config.cfg").write_text("[nlp]")
     with pytest.raises(CheckpointError, match="a: is a pipeline of spaCy"):
         open_checkpoint(tmp_path)
+    (tmp_path / "model").write_bytes(b"\x85\xa5nodes\x93" + bytes(50))  # thinc's Model.to_bytes
+    with pytest.raises(CheckpointError, match="model: is a model of thinc, of a pipeline of spaCy"):
+        open_checkpoint(tmp_path / "model")
 
 
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:

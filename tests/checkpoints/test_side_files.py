@@ -123,6 +123,13 @@ def test_code_that_a_configuration_names(ingredient: Path) -> None:
     assert code == {"modeling_mine.py", "configuration_mine.py", "layers.py", "tokenization_mine.py", "tok.py"}
 
 
+def test_code_that_nothing_names(ingredient: Path) -> None:
+    """Python files that no configuration names are not carried on, and each is named."""
+    (ingredient / "model.py").write_text("import os")
+    assert "model.py" not in names(ingredient)
+    assert beside(ingredient).left_out == ("model.py: code that no configuration names",)
+
+
 def test_more_than_belongs_to_a_network(ingredient: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past a number of files the rest is named, not copied."""
     monkeypatch.setattr("soupcli.checkpoints.side_files.MOST_FILES", 3)

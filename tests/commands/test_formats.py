@@ -107,7 +107,7 @@ def test_what_is_left_out_is_said(family: Path, soup: Soup) -> None:
     """A second part with tensors is named on stderr, once for all ingredients, in the plan and in the report."""
     head = {"fc.weight": torch.ones(2)}
     repack(family, lambda folder, state, _: torch.save({"model": state, "head": head}, folder / "x.pt"))
-    note = "left out beside 'model': head"
+    note = "left out beside 'model': head; --key '*' mixes all as one network"
     for flags in ([], ["--dry-run"]):
         ran = soup("uniform", "--ckpts", "runs/*/", "--json", *flags)
         assert all(one["notes"] == [note] for one in report_of(ran)["ingredients"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.adapters.config import MERGE
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, weights_file
+from soupcli.checkpoints.formats.part_words import is_every
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.wording import nearest
@@ -75,9 +76,11 @@ def _check_key(first: Checkpoint, other: Checkpoint, *, asked: bool) -> None:
         shown = [repr(key) if key is not None else "the file itself" for key in keys]
         of_trained = (key for key, mean in zip(keys, averaged, strict=True) if key is not None and not mean)
         wanted = next(of_trained, "state_dict")
+        hint = f"--key {wanted} takes the same from all"
+        if sum(map(is_every, keys)) == 1:
+            hint = "leave out the one that lacks a part of the network, or save it again with all parts"
         raise MixError(
-            f"{other.path}: its weights are taken from {shown[1]}, those of {first.path} from {shown[0]}",
-            hint=f"--key {wanted} takes the same from all",
+            f"{other.path}: its weights are taken from {shown[1]}, those of {first.path} from {shown[0]}", hint=hint
         )
 
 

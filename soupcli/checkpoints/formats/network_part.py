@@ -47,7 +47,8 @@ TRAINED = (
 SWAPPED = {"current_model_state": "averaging_state", "ema_state_dict": "message_hub"}
 USUAL = frozenset({*AVERAGED, *TRAINED})
 EXTRA_STATE = "_extra_state"  # of a module, in whatever form it wants
-IP_ADAPTER = {"image_proj", "ip_adapter"}  # parts of a file that are one network
+# Entries of files whose parts are one network: IP-Adapter's, and OpenNMT-py's, whose generator is the last layer.
+TOGETHER = ({"image_proj", "ip_adapter"}, {"model", "generator", "vocab", "opt"})
 MOST_LEVELS = 6
 
 
@@ -73,7 +74,7 @@ def network_part(path: Path, content: Any, *, key: str | None, is_tensor: Callab
     choice is not clear.
     """
     file = SavedFile(path, is_tensor)
-    if key is None and (view_of(content) or {}).keys() >= IP_ADAPTER:
+    if key is None and _is_one_network(file, content):
         key = EVERY
     if key is not None and is_every(key):
         above = key.removesuffix(EVERY).removesuffix(".")
@@ -82,6 +83,13 @@ def network_part(path: Path, content: Any, *, key: str | None, is_tensor: Callab
         found = _choose(file, descend(file, content, key), key, asked=True)
         return found._replace(notes=(*not_asked_for(file, content, key, USUAL), *found.notes))
     return _choose(file, content, None)
+
+
+def _is_one_network(file: SavedFile, content: Any) -> bool:
+    """Whether the parts of a file are one network, by the names of its entries."""
+    view = view_of(content) or {}
+    named = [name for name in view if file.has_names(view[name])]
+    return any(view.keys() >= entries and len(entries.intersection(named)) > 1 for entries in TOGETHER)
 
 
 def _is_bare(file: SavedFile, content: Any) -> bool:
@@ -234,8 +242,15 @@ def _left_out(
 ) -> tuple[str, ...]:
     """Return a note on left-out parts with tensors, except those in `said`."""
     names = [str(name) for name, value in view.items() if matters(file, str(name), value)]
-    names = [dotted(key, name) for name in names if name not in (chosen, said)]
-    return (f"left out beside {dotted(key, chosen)!r}: {listed(names)}",) if names else ()
+    names = [name for name in names if name not in (chosen, said)]
+    every = said is None and any(_is_state_dict(file, view[name]) for name in names if name in view)
+    way = f"; --key '{dotted(key, EVERY)}' mixes all as one network" if every and chosen not in AVERAGED else ""
+    left = listed(dotted(key, name) for name in names)
+    return (f"left out beside {dotted(key, chosen)!r}: {left}{way}",) if names else ()
+
+
+def _is_state_dict(file: SavedFile, value: Any) -> bool:
+    return any(file.is_tensor(inner) for inner in (view_of(value) or {}).values())
 
 
 HARMLESS = ("argparse.", "pathlib.", "datetime.", "omegaconf.", "numpy.", "builtins.", "collections.", "torch.")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HEAD = 2048  # bytes that are looked at
 SMALL = 100_000  # bytes: pointers and error pages are smaller
 NOT_OURS = "soup mixes weights of torch: files of torch.save and safetensors"
+SPACY = f"{NOT_OURS}: those of a transformer are nlp.get_pipe('transformer').model.transformer.save_pretrained(folder)"
 EXPORTED = f"{NOT_OURS}: mix the checkpoints that it was made from, and export the soup"
 ANNEX = "/annex/objects/"
 GET_ANNEX = "get the file itself: git annex get"
@@ -106,6 +107,11 @@ LESS_SURE = (
         "is ONNX",
         f"{NOT_OURS}: mix the checkpoints that it was exported from, and export the soup",
         is_export=True,
+    ),
+    _kind(
+        rb"[\x81-\x8f]\xa5nodes[\x90-\x9f\xdc\xdd]",  # thinc/model.py: Model.to_bytes
+        "is a model of thinc, of a pipeline of spaCy",
+        SPACY,
     ),
     _kind(
         rb"([\x81-\x8f]|\xde..|\xdf....)(\xa5model|\xa6params|\xa4step|\xa9opt_state|[\xa1-\xbf]\w)",
@@ -239,7 +245,7 @@ FOLDERS = {
     "Data/com.apple.CoreML": ("a Core ML package", EXPORTED),
     "config.cfg": (
         "a pipeline of spaCy, in msgpack of its own",
-        f"{NOT_OURS}: those of a transformer are nlp.get_pipe('transformer').model.transformer.save_pretrained(folder)",
+        SPACY,
     ),
 }
 ENDINGS = {

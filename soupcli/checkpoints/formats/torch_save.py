@@ -81,6 +81,7 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("catalyst", frozenset({"model_state_dict", "epoch_metrics"})),
     ("catalyst", frozenset({"model_state_dict", "epoch_step", "batch_step"})),  # since 22
     ("IP-Adapter", frozenset({"image_proj", "ip_adapter"})),
+    ("OpenNMT-py", frozenset({"model", "generator", "vocab", "opt"})),
     ("audiocraft", frozenset({"best_state", "xp.cfg"})),
     ("RecBole", frozenset({"state_dict", "other_parameter"})),
     ("Sample Factory", frozenset({"model", "train_step", "env_steps"})),

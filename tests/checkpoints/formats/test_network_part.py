@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from soupcli.checkpoints.compare.agreement import check_agreement
 from soupcli.checkpoints.formats.network_part import AVERAGED, TRAINED
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.errors import CheckpointError
+from soupcli.errors import CheckpointError, MixError
 from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
 
 
@@ -107,6 +108,20 @@ def test_what_is_not_clear_is_asked(tmp_path: Path, content: object, named: list
     assert hint.split() == [word for name in named for word in ("--key", name)]
     for name in named:
         assert open_checkpoint(tmp_path / "x.pt", How(key=name)).origin.key == name
+
+
+def test_a_generator_beside_the_model(tmp_path: Path) -> None:
+    """OpenNMT-py's last layer is a part of its own: both are one network, and no other file's parts are unasked."""
+    content = {"model": state(0), "generator": state(1), "vocab": {"src": ["a"]}, "opt": {"lr": 1}, "optim": adam()}
+    one = open_checkpoint(saved(tmp_path / "x.pt", content))
+    assert one.origin.key == "*" and len(one.tensors) == 2 * len(state())
+    other = open_checkpoint(saved(tmp_path / "y.pt", {**content, "generator": None}))
+    assert other.origin.key == "model"
+    with pytest.raises(MixError, match=r"taken from 'model', those of .* from '\*'") as refused:
+        check_agreement([one, other])
+    assert refused.value.hint is not None and "--key" not in refused.value.hint
+    alone = open_checkpoint(saved(tmp_path / "z.pt", {"model": state(0), "generator": state(1)}))
+    assert alone.origin.notes == ("left out beside 'model': generator; --key '*' mixes all as one network",)
 
 
 def test_all_parts_as_one(tmp_path: Path) -> None:
@@ -224,8 +239,9 @@ def test_the_only_part(tmp_path: Path) -> None:
 def test_what_is_left_out_is_named(tmp_path: Path, beside: dict[str, Any], said: str | None) -> None:
     """A part with tensors beside the weights is named, unless it is the training's own."""
     notes = open_checkpoint(saved(tmp_path / "x.pt", {"model": state(), **beside})).origin.notes
-    assert notes == ((f"left out beside 'model': {said}",) if said else ())
-    assert open_checkpoint(tmp_path / "x.pt", How(key="model")).origin.notes == notes
+    assert tuple(note.partition(";")[0] for note in notes) == ((f"left out beside 'model': {said}",) if said else ())
+    asked = open_checkpoint(tmp_path / "x.pt", How(key="model")).origin.notes
+    assert asked == tuple(note.partition(";")[0] for note in notes)
 
 
 def test_an_optimizer_is_never_taken(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
     """
     found = weights_in(folder)
     refuse_slices(folder, [entry.name for entry in (*found, *(path for path in folder.iterdir() if path.is_dir()))])
-    indexes = [entry for entry in found if entry.name.endswith(INDEX_SUFFIX)]
+    indexes = [entry for entry in found if shards.is_index_name(entry.name)]
     wholes = indexes or [entry for entry in found if not shards.is_shard(entry.name)]
     sets = [] if indexes else shards.shard_sets(folder, [entry.name for entry in found])
     files = distinct([FileVersion.of(entry) for entry in wholes])
@@ -260,7 +260,7 @@ def is_weights(entry: Path) -> bool:
 def _may_be_weights(name: str) -> bool:
     if name.startswith(".") or name.lower().endswith(OTHER_KINDS) or matches(name, TRAINER_STATE):
         return False
-    return not name.endswith(".json") or name.endswith(INDEX_SUFFIX)
+    return not name.endswith(".json") or shards.is_index_name(name)
 
 
 def nearest_folder(absent: Path) -> str:
@@ -288,7 +288,7 @@ OF_AN_AVERAGE = {"decay", "optimization_step", "update_after_step"}  # diffusers
 
 def is_average(folder: Path) -> bool:
     """Whether the network in a folder is an average over the training that diffusers' EMAModel saved."""
-    return _config(folder).keys() >= OF_AN_AVERAGE
+    return read_config(folder).keys() >= OF_AN_AVERAGE
 
 
 ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "model_cfg")  # keys of config.json
@@ -296,14 +296,14 @@ ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "m
 
 def _architecture(folder: Path) -> str:
     """Return what config.json says about the kind of network, or "" without one."""
-    config = _config(folder)
+    config = read_config(folder)
     return json.dumps([config.get(key) for key in ARCHITECTURE], sort_keys=True) if config else ""
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """Return the content of config.json, or {} if it cannot be read."""
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Return the object in config.json or another file of the folder, or {} if it cannot be read."""
     try:
-        config = parse_json(read_small(folder / "config.json", most=MAX_CONFIG))
+        config = parse_json(read_small(folder / name, most=MAX_CONFIG))
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}

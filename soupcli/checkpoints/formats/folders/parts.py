@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import Component, StoredCheckpoint
-from soupcli.checkpoints.formats.folders.folder import ENDINGS, INDEX_SUFFIX, KNOWN_NAMES, holds_tensors
-from soupcli.checkpoints.formats.folders.shards import whole_name
+from soupcli.checkpoints.formats.folders.folder import ENDINGS, INDEX_SUFFIX, KNOWN_NAMES, holds_tensors, read_config
+from soupcli.checkpoints.formats.folders.shards import is_shard, whole_name
 from soupcli.errors import CheckpointError
 from soupcli.files.small_file import read_start
 from soupcli.wording import natural_order
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Files that list the parts of a folder -> what writes them.
 MARKERS = {"modules.json": "sentence-transformers", "model_index.json": "diffusers pipeline"}
+PIPELINE, CONFIGURATION = "model_index.json", "config.json"
 DEEPEST = 3  # sub-folders of sub-folders
 MOST_FOLDERS = 10_000  # sub-folders that are looked into
 MOST_NETWORKS = 200  # of these, that hold weights
@@ -52,6 +53,22 @@ def part_folders(folder: Path) -> list[str]:
     if marker(folder) is None:
         return []
     return [below for below in weights_below(folder)[0] if marker(folder / below) is None]
+
+
+def lacking(folder: Path) -> list[str]:
+    """Return the components that diffusers' model_index.json names, and that are not there or have no weights.
+
+    A scheduler, a tokenizer and the like have settings alone, and none of these in `config.json`.
+    """
+    named = read_config(folder, PIPELINE)
+    components = {name for name, value in named.items() if isinstance(value, list) and None not in value[:2] and value}
+    below = {name: folder / name for name in sorted(components) if not name.startswith("_")}
+    return [name for name, at in below.items() if not at.is_dir() or ((at / CONFIGURATION).is_file() and _is_bare(at))]
+
+
+def _is_bare(folder: Path) -> bool:
+    names = _names_in(folder)
+    return not _hold_weights(folder, names) and not any(is_shard(name) for name in names)
 
 
 def has_network_at_top(folder: Path) -> bool:

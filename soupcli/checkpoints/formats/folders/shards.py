@@ -105,6 +105,28 @@ def shard_sets(folder: Path, names: Iterable[str]) -> list[ShardSet]:
     ]
 
 
+# Names of whole files with a variant, as diffusers and transformers have them: `model.fp16.safetensors`.
+VARIANT = re.compile(r"(?P<stem>(diffusion_)?(pytorch_)?model)\.(?P<variant>[\w-]+)(?P<end>\.(safetensors|bin))")
+INDEX = re.compile(r".+\.index(\.[\w-]+)?\.json")
+
+
+def index_name(whole: str) -> str:
+    """The name of the index of a file's shards. A variant stands behind: model.safetensors.index.fp16.json.
+
+    That is what `_add_variant` of both libraries makes (diffusers/utils/hub_utils.py).
+    """
+    folder, slash, name = whole.rpartition("/")
+    match = VARIANT.fullmatch(name)
+    if match is None:
+        return f"{whole}.index.json"
+    return f"{folder}{slash}{match['stem']}{match['end']}.index.{match['variant']}.json"
+
+
+def is_index_name(name: str) -> bool:
+    """Whether a file is by its name the index of shards."""
+    return INDEX.fullmatch(name) is not None
+
+
 def whole_name(name: str) -> str:
     """The name that a shard's file would have if there were one: `model.safetensors`."""
     match = SHARD.fullmatch(name)

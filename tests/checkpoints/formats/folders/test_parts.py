@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from soupcli.checkpoints.checkpoint import Component, part_of
 from soupcli.checkpoints.find import find
-from soupcli.checkpoints.formats.folders.shards import whole_name
+from soupcli.checkpoints.formats.folders.shards import index_name, whole_name
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from tests.conftest import Ran
@@ -76,6 +76,38 @@ def test_pipeline(tmp_path: Path) -> None:
     ]
     assert len(checkpoint.tensors) == 2 + 2 * len(small_net().state_dict())
     assert checkpoint.origin.format == "diffusers pipeline"
+
+
+def test_components_that_are_not_there(tmp_path: Path) -> None:
+    """A component that model_index.json names, and whose weights or folder are not there, is said."""
+    folder = pipeline(tmp_path / "run")
+    named = {"_class_name": "P", "unet": ["diffusers", "U"], "safety_checker": [None, None], "scheduler": ["d", "S"]}
+    (folder / "model_index.json").write_text(json.dumps(named))
+    assert open_checkpoint(folder).origin.notes == ()
+    (folder / "vae_2").mkdir()
+    (folder / "vae_2/config.json").write_text("{}")
+    more = {"vae_2": ["diffusers", "A"], "tokenizer": ["transformers", "T"], "force_zeros": True}
+    (folder / "model_index.json").write_text(json.dumps(named | more))
+    [note] = open_checkpoint(folder).origin.notes
+    assert note.startswith("model_index.json names tokenizer, vae_2, whose files are not there")
+
+
+def test_index_of_a_variant(tmp_path: Path) -> None:
+    """diffusers writes and looks for the index of shards of a variant under a name of its own."""
+    assert index_name("unet/diffusion_pytorch_model.fp16.safetensors") == (
+        "unet/diffusion_pytorch_model.safetensors.index.fp16.json"
+    )
+    assert index_name("model.bf16.bin") == "model.bin.index.bf16.json"
+    assert index_name("model.safetensors") == "model.safetensors.index.json"
+    assert index_name("my.best.safetensors") == "my.best.safetensors.index.json"
+    state = small_net().state_dict()
+    shards = {name: f"model.fp16-0000{n}-of-0000{len(state)}.safetensors" for n, name in enumerate(state, 1)}
+    for name, file in shards.items():
+        save_file({name: state[name]}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.fp16.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    assert_same(opened(tmp_path), state)
+    assert_same(opened(index), state)
 
 
 def test_parts_are_linked(tmp_path: Path) -> None:
