@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ MAX_CONFIG = 20_000_000  # bytes; the largest configurations name 21,843 classes
 _PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
 
 
+OtherInputs = Mapping[str, tuple[Any, Any]]  # a setting -> what the files say, and what the network has
+
+
 @dataclass(frozen=True)
 class Library:
     """`build` makes a network without weights; `label_names` reads class names from the configuration."""
@@ -33,6 +37,7 @@ class Library:
     transform: Callable[[Any, Path], str | None] | None = None  # where the transform of pictures comes from
     reads_folder: Callable[[Any], bool] | None = None  # whether the network depends on files beside the weights
     unlike: Callable[[Any, Path], str | None] | None = None  # what these files say otherwise, if it does not
+    other_inputs: Callable[[Any, Path], OtherInputs] | None = None  # how they say that pictures go in, if it differs
 
     def outline(self, spec: NetworkSpec, folder: Path) -> Outline:
         """Return what is known about classes before the network is built."""
@@ -64,6 +69,12 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise NetworkError(f"{file}: holds {with_article(config)}, not an object")
     return config
+
+
+def differing(said: Mapping[str, Any], own: Mapping[str, Any], keys: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that both state and that differ, with both values. A tuple is as good as a list."""
+    both = {key: (said[key], own[key]) for key in keys if said.get(key) is not None and own.get(key) is not None}
+    return {key: pair for key, pair in both.items() if json.dumps(pair[0]) != json.dumps(pair[1])}
 
 
 def names_in_order(id2label: object, file: Path, *, key: str = "id2label") -> tuple[str, ...] | None:

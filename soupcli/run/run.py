@@ -39,7 +39,7 @@ from soupcli.output.progress_bars import ProgressReporter
 from soupcli.output.trackers.tracker import TrackedRun
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
-from soupcli.run.caveats import caveats, check_checkpoints, different_side_files, other_network
+from soupcli.run.caveats import before_scores, caveats, check_checkpoints
 from soupcli.run.ingredients import find_ingredients, ingredients_of, open_base
 from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
@@ -228,8 +228,7 @@ class Run:
     def evaluators(self) -> Evaluators:
         """The evaluators of the run's sets. They are made when the first score is needed."""
         if self._evaluators is None:
-            self._warn_if(different_side_files(self.singles, self.recipe.model) if self.sets else None)
-            self._warn_if(other_network(self.singles, self.recipe.model) if self.sets else None)
+            self._warn_if(*before_scores(self.singles, self.recipe.model, self.sets))
             self._say_transforms()
             for name, order in self.classes.items():
                 if order.warning is not None:

@@ -7,9 +7,12 @@ for each set of weights. With `head: 1000` it is a classifier itself (see image_
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,7 @@ from soupcli.files.json_text import parse_json
 from soupcli.files.small_file import read_small
 from soupcli.late import torch
 from soupcli.networks.guard import data_only
-from soupcli.networks.library import MAX_CONFIG, Library
+from soupcli.networks.library import MAX_CONFIG, Library, OtherInputs, differing, read_config
 from soupcli.networks.network import Batch, Forward, ImageTransform, Network, like_weights, mean_and_std
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
@@ -142,4 +145,71 @@ def _transform(spec: OpenClipNetwork, _folder: Path) -> str | None:
     return "open_clip_config.json" if spec.open_clip == "auto" else f"open_clip's preprocess_cfg of {spec.open_clip}"
 
 
-LIBRARY = Library(build, transform=_transform, reads_folder=lambda spec: spec.open_clip == "auto")
+# Settings of training alone, and where weights come from.
+OF_TRAINING = re.compile(r".*drop.*|.*pretrained.*|.*init.*")
+OF_OPENAI = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}  # of every network that is made by its name, without weights (open_clip/transform.py: PreprocessCfg)
+
+
+def unlike(spec: OpenClipNetwork, folder: Path) -> str | None:
+    """Return what the folder's open_clip_config.json says of its network that the recipe does not, or None.
+
+    Tensors of another activation have the same names and shapes: ViT-B-32 and ViT-B-32-quickgelu.
+    """
+    found, config = util.find_spec("open_clip"), _config_of(folder)
+    if spec.open_clip == "auto" or config is None or found is None or not found.submodule_search_locations:
+        return None
+    file = Path(found.submodule_search_locations[0]) / f"model_configs/{spec.open_clip.replace('/', '-')}.json"
+    if not file.is_file():
+        return None
+    own, said = dict(_flat(read_config(file))), dict(_flat(config.get("model_cfg")))
+    own |= {key: spec.args[flag] for flag, key in FORCED.items() if spec.args.get(flag)}
+    keys = [key for key in {**said, **own} if (said.get(key) or None) != (own.get(key) or None)]
+    listed = ", ".join(f"{key} {json.dumps(said.get(key))}" for key in keys if not OF_TRAINING.fullmatch(key))
+    if not listed:
+        return None
+    return f"{folder / CONFIG} says {listed}, which the recipe's {spec.open_clip} is not built with"
+
+
+CONFIG = "open_clip_config.json"
+FORCED = {
+    "force_quick_gelu": "quick_gelu",
+    "force_image_size": "vision_cfg.image_size",
+    "force_context_length": "text_cfg.context_length",
+}
+
+
+def _config_of(folder: Path) -> dict[str, Any] | None:
+    """Return the configuration that open_clip writes beside its weights, or None without one."""
+    try:
+        return read_config(folder / CONFIG)
+    except NetworkError:
+        return None
+
+
+def _flat(config: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def other_inputs(spec: OpenClipNetwork, folder: Path) -> OtherInputs:
+    """Return the settings of pictures that open_clip_config.json states, and that the recipe's network has not."""
+    config = _config_of(folder) if spec.open_clip != "auto" else None
+    said = config.get("preprocess_cfg") if config is not None else None
+    return differing(said, OF_OPENAI, [*OF_OPENAI]) if isinstance(said, dict) else {}
+
+
+LIBRARY = Library(
+    build,
+    transform=_transform,
+    reads_folder=lambda spec: spec.open_clip == "auto",
+    unlike=unlike,
+    other_inputs=other_inputs,
+)

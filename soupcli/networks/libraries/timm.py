@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.networks.guard import data_only
-from soupcli.networks.library import Library, named, names_in_order, read_config
+from soupcli.networks.library import Library, OtherInputs, differing, named, names_in_order, read_config
 from soupcli.networks.network import ClassFolders, ImageTransform, Network, mean_and_std
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
@@ -142,6 +142,26 @@ def unlike(spec: TimmNetwork, folder: Path) -> str | None:
     return f"{folder / 'config.json'} says {listed}, which the recipe's {spec.timm} is not built with" if said else None
 
 
+SETTINGS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")  # of pictures
+
+
+def other_inputs(spec: TimmNetwork, folder: Path) -> OtherInputs:
+    """Return the settings of pictures that config.json states, and that the recipe's network has otherwise."""
+    if spec.timm == "auto":
+        return {}
+    try:
+        config = _config_of(folder)
+    except NetworkError:
+        return {}
+    said = config.get("pretrained_cfg", config)  # older ones have it all on one level
+    sized = spec.test_size or "img_size" in spec.args
+    keys = SETTINGS if sized else (*SETTINGS, "input_size")
+    if not isinstance(said, dict) or not said.keys() & {*keys}:
+        return {}
+    own = import_extra("timm", extra="timm").get_pretrained_cfg(spec.timm, allow_unregistered=True)
+    return differing(said, own.to_dict(), keys) if own is not None else {}
+
+
 def _differ(one: Any, two: Any) -> bool:
     """Whether two values of an argument differ. One number is the side of a square."""
     sides = [[value, value] if isinstance(value, int) else value for value in (one, two)]
@@ -149,5 +169,11 @@ def _differ(one: Any, two: Any) -> bool:
 
 
 LIBRARY = Library(
-    build, FOLDERS, label_names, transform=_transform, reads_folder=lambda spec: spec.timm == "auto", unlike=unlike
+    build,
+    FOLDERS,
+    label_names,
+    transform=_transform,
+    reads_folder=lambda spec: spec.timm == "auto",
+    unlike=unlike,
+    other_inputs=other_inputs,
 )

@@ -10,12 +10,14 @@ import open_clip
 import pytest
 import torch
 from open_clip.push_to_hf_hub import save_config_for_hf
+from open_clip.transform import PreprocessCfg
 from PIL import Image
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.networks.build import build
+from soupcli.networks.libraries.open_clip import OF_OPENAI, other_inputs, unlike
 from soupcli.networks.network import Network
 from soupcli.recipe.networks import OpenClipNetwork
 from tests.helpers.network_toys import assert_same, loaded, randomised
@@ -116,6 +118,33 @@ def test_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(NetworkError, match="stop here"):
         opened(folder)
     assert asked == {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "args", "said"),
+    [
+        ("ViT-B-32", {}, {}, None),
+        ("ViT-B-32", {"quick_gelu": True}, {}, "says quick_gelu true, which the recipe's ViT-B-32 is not built with"),
+        ("ViT-B-32", {"quick_gelu": True}, {"force_quick_gelu": True}, None),
+        ("ViT-B-32-quickgelu", {}, {}, "says quick_gelu null"),
+        ("ViT-B-32", {"text_cfg": {"hf_model_pretrained": True}}, {}, None),
+        ("auto", {"quick_gelu": True}, {}, None),
+        ("no network", {}, {}, None),
+    ],
+)
+def test_another_network_than_beside(
+    name: str, changed: dict[str, Any], args: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    """Weights of one name as another have the same tensors, and compute something else: that is said."""
+    config = json.loads(json.dumps(open_clip.get_model_config("ViT-B-32")))
+    config |= {key: {**config[key], **value} if isinstance(value, dict) else value for key, value in changed.items()}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESSING}))
+    spec = OpenClipNetwork(open_clip=name, args=args)
+    found = unlike(spec, tmp_path)
+    assert found is None if said is None else found is not None and said in found
+    assert list(other_inputs(spec, tmp_path)) == ([] if name == "auto" else list(PREPROCESSING))
+    as_made = PreprocessCfg()
+    assert (as_made.mean, as_made.std, as_made.interpolation, as_made.resize_mode) == tuple(OF_OPENAI.values())
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from soupcli.errors import NetworkError
 from soupcli.networks.build import build
 from soupcli.networks.network import Network
 from soupcli.recipe.networks import TimmNetwork
-from soupcli.run.caveats import other_network
+from soupcli.recipe.sets import ImagesSet
+from soupcli.run.caveats import other_inputs, other_network
 from tests.helpers.network_toys import assert_same, loaded, randomised, saved
 from tests.helpers.pictures import noise
 
@@ -186,6 +187,25 @@ def test_another_network_than_beside(
     save_for_hf(module, str(tmp_path), model_args=saved_args, safe_serialization=True)
     found = other_network([open_checkpoint(tmp_path)], TimmNetwork(timm=named, args=args))
     assert found is None if said is None else found is not None and f"config.json says {said}, which" in found
+
+
+def test_other_inputs_than_beside(tmp_path: Path) -> None:
+    """A named network whose pictures go in otherwise than config.json says is warned of, unless the set says how."""
+    module = timm.create_model("test_resnet", pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3), "crop_pct": 0.5})
+    save_for_hf(module, str(tmp_path), safe_serialization=True)
+    one, sets = [open_checkpoint(tmp_path)], {"val": ImagesSet(images=tmp_path)}
+    found = str(other_inputs(one, TimmNetwork(timm="test_resnet"), sets))
+    assert (
+        "mean [0.1, 0.2, 0.3] (here [" in found
+        and "crop_pct 0.5 (here" in found
+        and "std" not in found[: found.index(": auto")]
+    )
+    assert other_inputs(one, TimmNetwork(timm="auto"), sets) is None
+    assert other_inputs(one, TimmNetwork(timm="test_resnet"), {}) is None
+    told = {"val": ImagesSet(images=tmp_path, mean=[0.1, 0.2, 0.3], crop=4)}
+    assert other_inputs(one, TimmNetwork(timm="test_resnet"), told) is None
+    save_for_hf(timm.create_model("test_resnet"), str(tmp_path), safe_serialization=True)
+    assert other_inputs(one, TimmNetwork(timm="test_resnet"), sets) is None
 
 
 @pytest.mark.parametrize("size", [64, [64, 64]])
