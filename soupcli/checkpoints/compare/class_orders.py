@@ -19,7 +19,7 @@ from soupcli.checkpoints.formats.class_lists import (
     other_lists,
     plain_name,
 )
-from soupcli.checkpoints.formats.class_words import OTHERS, PLACEHOLDER
+from soupcli.checkpoints.formats.class_words import BY_MERIT, OF_TRAINING, OTHERS, PLACEHOLDER
 from soupcli.files.small_file import same_bytes
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _orders_of(checkpoint: Any) -> dict[str, list[str]]:
         document = document_of(file)
         # A list of ids is of examples, a map from names to ids numbers rows: of speakers, languages.
         is_other = OTHERS.fullmatch(file.stem) is not None and not file.stem.lower().endswith("ids")
-        maps_names = isinstance(document, Mapping) and not is_other
+        maps_names = isinstance(document, Mapping) and not is_other and not BY_MERIT.fullmatch(file.stem)
         of_file = names_by_row(document) if is_list or maps_names else None
         if of_file is not None and (is_list or not are_settings(of_file)):
             found.setdefault(label, of_file)
@@ -93,6 +93,8 @@ def other_lists_of(checkpoint: Checkpoint) -> dict[str, list[str]]:
 
 def _lists_in(file: Path) -> dict[str, list[str]]:
     """Return the lists of different names in a file by what follows the file's name in a message."""
+    if OF_TRAINING.fullmatch(file.stem) is not None:
+        return {}
     document = document_of(file)
     found = {f": {key}": names for key, names in other_lists(document).items()}
     whole = other_list(file.stem, document)

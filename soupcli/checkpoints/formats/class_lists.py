@@ -20,6 +20,7 @@ from soupcli.checkpoints.formats.class_words import (
     LETTERS,
     LISTS,
     NO_CLASS,
+    NUMBERED,
     OTHERS,
     SETTING,
 )
@@ -41,6 +42,8 @@ BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
 _NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
 _NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
+_MEASURED = late_pattern(r".*\S[\s:,;=>]+[+-]?(\d*\.\d+|\d+%|\d+/\d+)%?")  # `cat: 0.93`: what was measured of a class
+_FRACTION, _WHOLE = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?"), re.compile(r"\d+")
 _END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
 _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 View = Callable[[Any], "Mapping[Any, Any] | None"]
@@ -212,11 +215,21 @@ def rows_of_text(text: str) -> list[str] | None:
             if found and pairs.keys() == set(range(len(found))) and len(set(pairs.values())) == len(found):
                 return names_by_row(pairs)
     table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
-    return table or names_by_row(lines[1:] if lines and HEADER.fullmatch(lines[0]) else lines)
+    return _untitled(lines) if table is None else table or None
+
+
+def _untitled(lines: Sequence[str]) -> list[str] | None:
+    """Return the lines, but for a title; None if each ends with what was measured."""
+    if all(map(_MEASURED.fullmatch, lines[1:] or lines)):
+        return None
+    return names_by_row(lines[1:] if lines and HEADER.fullmatch(lines[0]) else lines)
 
 
 def _table(lines: Sequence[str], mark: str) -> list[str] | None:
-    """Return the names in a table with a header: by the first column of numbers from 0 on, else from top to bottom."""
+    """Return the names in a table with a header: by the first column of numbers from 0 on, else from top to bottom.
+
+    It is empty of a table without such numbers whose other numbers were measured or counted: its order says nothing.
+    """
     rows = [[cell.strip().strip('"') for cell in line.split(mark)] for line in lines]
     if len(rows) < 3 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
         return None
@@ -226,7 +239,15 @@ def _table(lines: Sequence[str], mark: str) -> list[str] | None:
         return None
     every = {str(row) for row in range(len(names))}
     numbers = next((column for column in columns if set(column) == every), None)
+    if numbers is None and any(map(_is_measured, header, columns)):
+        return []
     return names_by_row(names if numbers is None else dict(zip(numbers, names, strict=True)))
+
+
+def _is_measured(title: str, column: Sequence[str]) -> bool:
+    """Whether a column holds fractions, or whole numbers that its title does not call those of classes."""
+    whole = all(map(_WHOLE.fullmatch, column)) and NUMBERED.fullmatch(title) is None
+    return whole or all(map(_FRACTION.fullmatch, column))
 
 
 def rows_of_pbtxt(text: str) -> list[str] | None:

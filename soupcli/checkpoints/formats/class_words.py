@@ -25,8 +25,17 @@ _LISTS = rf"""
 KEYS = late_pattern(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
 LISTS = late_pattern(rf"names | ([\w-]+[_-])?({_LISTS})", WORDS)
 HEADER = late_pattern(rf"{_NAME}|{_NAMES}", re.IGNORECASE)  # of a table's column of names
+NUMBERED = late_pattern(rf"({_NAME}|row|no|number)?[ _-]?({_NUMBER}|no|number|code|value)?", re.IGNORECASE)
 PLACEHOLDER = late_pattern(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
-BY_MERIT = late_pattern(r"(hardest|easiest|worst|best|rarest|confused|wrong)([_-].*)?", re.IGNORECASE)
+BY_MERIT = late_pattern(
+    r"(hardest|easiest|worst|best|rarest|commonest|confused|wrong|top|bottom|most|least|lowest|highest)([_-].*)?"
+    r"|(.*[_-])?(errors|mistakes|misses|failures|outliers)|.*[_-](by[_-].*|rank(s|ed|ing)?|schedule|difficulty)",
+    re.IGNORECASE,
+)
+# Files about a training, in which a list under a key that means nothing is one of runs, or of examples.
+OF_TRAINING = late_pattern(
+    r"(.*[_-])?(folds?|splits?|logs?|history|ranking|ensemble|swa|ema)([_-]?\d+)?", re.IGNORECASE
+)
 # Lists of other things, whose order says nothing, by their key or the name of their file.
 OTHERS = late_pattern(
     r"""
@@ -45,10 +54,13 @@ OTHERS = late_pattern(
         | trial | channels | columns | machines | dependencies | todo | notes? | curriculum | mix(ture)? | sampling
         | ratios? | proportions? | log(s|ging)? | monitor | hosts | nodes | workers | loss | terms | aug\w* | tfms
         | transforms? | optimizers? | schedulers? | defaults | (no_)?decay | freeze | frozen | param(eter)?s?
-        | param_groups | ranking | results | sources | roots | train(ing)? | eval | test | val(id|idation)?
+        | param_groups | ranking | results | sources | roots | train(ing)? | eval | tests? | val(id|idation)?
+        | models?(_names|_list)? | teachers | annotators | runs | members | checkpoints | ckpts | keywords | oov
+        | (image|img|file|audio|video|play)[_-]?list
     )
     # Parts of the data, and what was predicted of them.
     | (?!.*(class|label|categor))(train|val(id|idation)?|test|dev|eval|oof|holdout)[_-].*
+    | (.*[_-])?(held[_-]?out|holdout)
     | (?!.*(class|label|categor)|preds_mapper)(.*[_-])?(pred(ict(ion|ed)?)?s?|results?)([_-].*)?
     | (?!.*(class|label|categor))(.*[_-])?(prompts|samples|examples|contributors)
     | (stop|hot|bad|banned|forbidden)[_-]?words

@@ -306,6 +306,8 @@ def test_wherever_the_order_is_said(tmp_path: Path, file: str, said: Callable[[l
         ("labels_txt", "{0} 0\n{1} 1\n{2} 2\n"),
         ("classes_txt", "{0},{1},{2}"),
         ("classes.csv", "id,name\r\n0,{0}\r\n1,{1}\r\n2,{2}\r\n"),
+        ("classes.csv", "label_id,name,weight\n0,{0},0.5\n1,{1},1.5\n2,{2},2.5\n"),
+        ("classes.csv", "name,code\n{0},1\n{1},18\n{2},90\n"),
     ],
 )
 def test_lists_of_other_tools(tmp_path: Path, file: str, form: str) -> None:
@@ -475,6 +477,17 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
         ("machines.txt", "{0}\n{1}\n{2}\n"),
         ("data/val_labels.csv", "id,label\n1,{0}\n2,{1}\n3,{2}\n"),
         ("data/metadata.json", '{{"columns": ["{0}", "{1}", "{2}"]}}'),
+        ("per_class.csv", "class,f1,support\n{0},0.91,10\n{1},0.52,7\n{2},0.33,5\n"),
+        ("classes.csv", "class,errors\n{0},12\n{1},7\n{2},5\n"),
+        ("map_per_class.txt", "{0}: 0.91\n{1}: .5\n{2}: 33%\n"),
+        ("per_class.txt", "class hits\n{0} 19/20\n{1} 7/20\n{2} 5/20\n"),
+        ("top_errors.json", '["{0}", "{1}", "{2}"]'),
+        ("classes_by_f1.json", '["{0}", "{1}", "{2}"]'),
+        ("metrics_rank.json", '{{"{0}": 0, "{1}": 1, "{2}": 2}}'),
+        ("swa_log.json", '{{"averaged": ["{0}", "{1}", "{2}"]}}'),
+        ("fold_3.json", '{{"subjects": ["{0}", "{1}", "{2}"]}}'),
+        ("speakers_heldout.txt", "{0}\n{1}\n{2}\n"),
+        ("teachers.json", '["{0}", "{1}", "{2}"]'),
     ],
 )
 def test_lists_that_differ_in_healthy_runs(tmp_path: Path, file: str, form: str) -> None:
