@@ -202,27 +202,26 @@ def rows_of_text(text: str) -> list[str] | None:
         lines = [name.strip() for name in lines[0].split(",")]
     if len(lines) > MOST or max(map(len, lines), default=0) > LONGEST:
         return None
-    if lines and _WNID.fullmatch(lines[0]):
-        wnids = [_WNID.fullmatch(line) for line in lines]
-        if all(wnids):
-            return names_by_row([match[1] for match in wnids if match is not None])
+    table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
+    return _of_lines(lines) if table is None else table or None
+
+
+def _of_lines(lines: Sequence[str]) -> list[str] | None:
+    """Return the names in lines, by their numbers if they have any; None of lines that end with what was measured."""
+    wnids = [_WNID.fullmatch(line) for line in lines if _WNID.fullmatch(lines[0])]
+    if wnids and all(wnids):
+        return names_by_row([match[1] for match in wnids if match is not None])
     for form, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
         for numbered in (lines, lines[1:]):  # a table has a header
             if not numbered or form.fullmatch(numbered[0]) is None:
                 continue
             found = [form.fullmatch(line) for line in numbered]
             pairs = {int(match[number]): match[name].strip() for match in found if match is not None}
-            if found and pairs.keys() == set(range(len(found))) and len(set(pairs.values())) == len(found):
+            if pairs.keys() == set(range(len(found))) and len(set(pairs.values())) == len(found):
                 return names_by_row(pairs)
-    table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
-    return _untitled(lines) if table is None else table or None
-
-
-def _untitled(lines: Sequence[str]) -> list[str] | None:
-    """Return the lines, but for a title; None if each ends with what was measured."""
     if all(map(_MEASURED.fullmatch, lines[1:] or lines)):
         return None
-    return names_by_row(lines[1:] if lines and HEADER.fullmatch(lines[0]) else lines)
+    return names_by_row(lines[1:] if HEADER.fullmatch(lines[0]) else lines)
 
 
 def _table(lines: Sequence[str], mark: str) -> list[str] | None:
