@@ -95,3 +95,6 @@ class Dtype(Enum):
         if both == {Dtype.FLOAT64, Dtype.COMPLEX64}:
             return Dtype.COMPLEX128
         return max(both, key=lambda one: (one.is_complex, one.is_averaged, one.itemsize))
+
+
+EIGHT_BITS = frozenset({Dtype.INT8, Dtype.UINT8})  # of integers

@@ -1,12 +1,12 @@
-"""Floating tensors that hold codes, not weights: whole numbers, or the same few values in all, whatever lies beside.
+"""Floating tensors that hold codes, not weights, whatever lies beside them: by their own numbers.
 
 for together in coded(checkpoints, selection):
     together.names                                        # a tensor whose mean is wrong
 
 The scales of quantised weights have any name and lie anywhere, so codes are recognised by their own numbers. Training
-leaves no floating tensor whole in all ingredients and different between them. What it does not train is the same in
-all: identities, ones, grids, tables of positions. Float8 numbers with scales reach the end of their range, and float8
-weights without scales stay far below it.
+leaves no floating tensor whole, or of the same few values, in all ingredients and different between them, and no matrix
+whose rows have the same largest number. What it does not train is the same in all: identities, grids, positions.
+Float8 numbers with scales reach the end of their range, and float8 weights without scales stay far below it.
 
 Most tensors are told by their first numbers. Only tensors that seem to be codes are read as a whole.
 """
@@ -34,6 +34,13 @@ VALUES = 16  # of a code of 4 bits
 LEAST_CODE = 0.5  # the largest magnitude of a code of few values is at least this; steps of an optimizer are smaller
 SAMPLE = 1 << 12  # elements of a float8 matrix that show how far its numbers reach
 REACH = 1 / 8  # of the range of float8
+SHAPES = 8  # of matrices whose rows are looked at
+ROWS = 8  # rows and columns of such a matrix
+WIDEST = 1 << 16  # columns
+MOST_ROWS = 64  # that are looked at, from all of a matrix
+BLOCKS = (256, 128, 64, 32, 16)  # elements that share a scale
+SAME = 1e-5  # relative distance of largest numbers that are the same
+MOST_TIMES = 2  # that a row or block has its largest number, on average: others are rounded to it
 # Counts of a network or its training: any mean of them will do.
 COUNTS = re.compile(
     r"(^|[._])(n|num|counts?|counters?|sums?|totals?|usages?|hits|freqs?|frequency|frequencies|confusion|confmat"
@@ -53,6 +60,12 @@ WHOLE_NUMBERS = form_of_parts(
     "made of whole numbers alone, as codes of quantised weights, counts and indices are",
     "of quantised weights save the products of codes and scales, or mix the networks from before quantisation; if "
     f"these are counts or indices, {TAKE}",
+)
+NORMALISED = form_of_parts(
+    "normalised",
+    "made of rows that all have the same largest number, as codes of quantised weights are",
+    "of quantised weights save the products of codes and scales, or mix the networks from before quantisation; if "
+    f"these are no codes, {TAKE}",
 )
 FEW_VALUES = form_of_parts(
     "few values",
@@ -149,6 +162,64 @@ def _codes_of(checkpoint: Checkpoint, name: str) -> Codes | None:
     if values is None and small * 4 < others:
         return None
     return Codes(least, most, frozenset(values) if values is not None else None)
+
+
+def normalised(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterator[Together]:
+    """Yield mixed matrices that differ and were divided by the largest number of each row or block, in all checkpoints.
+
+    The largest numbers are then all the same, and each row or block has one. Rows of clipped weights have any number.
+    """
+    first = checkpoints[0]
+    for name in _one_of_each_shape(first, selection):
+        spec = first.tensors[name]
+        if not _same_largest(first_numbers(first, name, 2 * _columns(spec)), _columns(spec)):
+            continue
+        if not all(_is_alike(one, name, spec) for one in checkpoints) or same_numbers(checkpoints, name):
+            continue
+        largest = [_largest_of_rows(one, name) for one in checkpoints]
+        if all(number is not None and math.isclose(number, largest[0] or 0, rel_tol=SAME) for number in largest):
+            yield Together(NORMALISED, (name,))
+
+
+def _one_of_each_shape(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
+    """Return the first mixed matrix of each shape, of the SHAPES largest ones."""
+    found: dict[tuple[int, ...], str] = {}
+    for name, spec in checkpoint.tensors.items():
+        is_matrix = spec.dtype.is_floating_point and len(spec.shape) > 1 and spec.shape[0] >= ROWS
+        if is_matrix and ROWS <= _columns(spec) <= WIDEST and name not in checkpoint.adapted and selection.mixes(name):
+            found.setdefault(spec.shape, name)
+    return [found[shape] for shape in sorted(found, key=math.prod, reverse=True)[:SHAPES]]
+
+
+def _columns(spec: TensorSpec) -> int:
+    return math.prod(spec.shape[1:])
+
+
+def _same_largest(numbers: Sequence[float], columns: int) -> bool:
+    """Whether two rows have the same largest magnitude."""
+    one, other = (max(map(abs, numbers[at : at + columns])) for at in (0, columns))
+    return one > 0 and math.isclose(one, other, rel_tol=SAME)
+
+
+def _largest_of_rows(checkpoint: Checkpoint, name: str) -> float | None:
+    """Return the largest magnitude if each of some rows, or of their blocks, has it about once; else None.
+
+    Rows of zeros but for a few numbers, such as those of an identity, are no codes.
+    """
+    spec = checkpoint.tensors[name]
+    columns, step = _columns(spec), -(-spec.shape[0] // MOST_ROWS)
+    rows = [read_numbers(checkpoint, name, row * columns, columns) for row in range(0, spec.shape[0], step)]
+    magnitudes_rc = abs(library_of(rows[0]).stack(rows))
+    largest = float(magnitudes_rc.max())
+    is_largest_rc = magnitudes_rc >= largest * (1 - SAME)
+    if int((magnitudes_rc == 0).sum(axis=1).max()) * 2 > columns:
+        return None
+    for block in (columns, *BLOCKS):
+        if columns % block == 0:
+            times_b = is_largest_rc.reshape(-1, block).sum(axis=1)
+            if int(times_b.min()) > 0 and float(times_b.sum()) < MOST_TIMES * len(times_b):
+                return largest
+    return None
 
 
 def scaled_float8(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import weights_file
 from soupcli.checkpoints.compare.differences import differing_integers, same_in_all
+from soupcli.checkpoints.dtype import EIGHT_BITS
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import MixError
 
@@ -61,7 +62,8 @@ def is_known(name: str) -> bool:
 def is_incidental(name: str, spec: TensorSpec) -> bool:
     """Whether any ingredient may give such integers: what they are is known, or they are few and choose nothing."""
     chooses = spec.numel > 1 and CHOICES.search(name) is not None
-    return is_known(name) or (spec.numel <= FEW and not chooses and not matches(name, NEVER))
+    is_code = spec.dtype in EIGHT_BITS and sum(size > 1 for size in spec.shape) > 1  # of a small layer
+    return is_known(name) or (spec.numel <= FEW and not chooses and not is_code and not matches(name, NEVER))
 
 
 def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import weights_file
-from soupcli.checkpoints.compare.codes import coded, scaled_float8
+from soupcli.checkpoints.compare.codes import coded, normalised, scaled_float8
 from soupcli.checkpoints.compare.computed_weights import parametrised
 from soupcli.checkpoints.compare.differences import same_in_all
 from soupcli.checkpoints.compare.factors import factorised
 from soupcli.checkpoints.compare.integers import is_known
 from soupcli.checkpoints.compare.weight_parts import Form, Module, Together, joined, modules_of
-from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.dtype import EIGHT_BITS, Dtype
 from soupcli.errors import MixError
 from soupcli.files.json_text import parse_json
 from soupcli.files.small_file import read_small
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
-EIGHT_BITS = frozenset({Dtype.INT8, Dtype.UINT8})
 # Of wider integers that hold several numbers each, or numbers of a table.
 PACKED = re.compile(
     r"q_?weight|qzeros|qdata|int_data|_data|.*packed|codes|indices|.*_blocks|weight|trellis|Qidxs|dense_weights",
@@ -42,6 +41,7 @@ SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
 SCALES = re.compile(r"(inv_?)?scales?(_?inv)?", re.IGNORECASE)  # words of a name
 SEPARATORS = re.compile(r"[._-]")
 FACTORS = frozenset(("scale", "scales", "descale", "qscale", "amax", "s", "inv", "factor"))  # words of such names
+OWN = re.compile(r"(^|[._])(weight|bias|gamma|beta|running_(mean|var))$")  # vectors of layers
 BESIDE_WEIGHTS = re.compile(r"bias|running_(mean|var)")  # what lies beside a float8 weight that is whole
 LOAD = "from_pretrained(FOLDER{}).save_pretrained(OTHER)"
 
@@ -178,13 +178,14 @@ def _scaled_elsewhere(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
     A vector of scales for all has a number for each.
     """
     narrow = {name: spec for name, spec in tensors.items() if spec.dtype.is_averaged and spec.dtype.itemsize == 1}
+    layers = [name for name, spec in narrow.items() if len(spec.shape) > 1]
     known = {SEPARATORS.sub("", part): name for name in narrow for part in (name.rpartition(".")[0], name) if part}
     for name, spec in tensors.items() if known else ():
         weight = known.get(SEPARATORS.sub("", SCALES.sub("", name))) if SCALE.search(name) and _is_wide(spec) else None
         if weight is not None and weight.rpartition(".")[0] != name.rpartition(".")[0]:
             yield Together(ANY_FORM, (weight, name))
-        elif len(narrow) > 1 and spec.numel == len(narrow) and SCALE.search(name) and _is_wide(spec):
-            yield Together(ANY_FORM, (*narrow, name))
+        elif len(layers) > 1 and spec.numel == len(layers) and _is_wide(spec) and not OWN.search(name):
+            yield Together(ANY_FORM, (*layers, name))
 
 
 MAX_CONFIG = 10_000_000  # bytes
@@ -254,7 +255,7 @@ def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     for checkpoint, together in chain(packed, ((one, each) for one in checkpoints for each in parametrised(one))):
         if _is_mixed(together, checkpoints, selection):
             raise _refused(checkpoint, together)
-    for together in chain(coded(checkpoints, selection), factorised(checkpoints, selection)):
+    for together in chain.from_iterable(find(checkpoints, selection) for find in (coded, normalised, factorised)):
         raise _refused(checkpoints[1], together)
     for name in scaled_float8(checkpoints[0], selection):
         if not same_in_all(checkpoints, name):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.open import open_checkpoint
@@ -98,6 +98,34 @@ def test_codes(tmp_path: Path, name: str) -> None:
     check_products(checkpoints(tmp_path, lambda _: same), TensorFilter())
 
 
+def shares(largest: float, *shape: int, block: int | None = None) -> Tensor:
+    """A weight divided by the largest number of each row or block of a row."""
+    weight = torch.randn(*shape).reshape(-1, block or shape[1])
+    return (weight / weight.abs().amax(1, keepdim=True) * largest).reshape(shape)
+
+
+NORMALISED: dict[str, Callable[[int], Tensor]] = {
+    "to 1": lambda _: shares(1, 32, 32),
+    "to 1 in bfloat16": lambda _: shares(1, 32, 32).to(BF16),
+    "to 1 in float8": lambda _: shares(1, 32, 32).to(FP8),
+    "in blocks": lambda _: shares(1, 32, 256, block=64),
+    "of a convolution": lambda _: shares(1, 16, 36).reshape(16, 4, 3, 3),
+    "8 bits over 127": lambda _: shares(127, 32, 32).round() / 127,
+    "8 bits over 128": lambda _: shares(127, 32, 32).round() / 128,
+}
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_normalised(tmp_path: Path, name: str) -> None:
+    """Rows or blocks that were divided by their largest numbers are refused if they differ."""
+    found = checkpoints(tmp_path, NORMALISED[name])
+    with pytest.raises(MixError, match=r"tensor 'l.w' is made of rows that all have the same largest number"):
+        check_products(found, TensorFilter())
+    check_products(found, TensorFilter(take=("l.w",)))
+    same = NORMALISED[name](0)
+    check_products(checkpoints(tmp_path, lambda _: same), TensorFilter())
+
+
 def steps(shape: tuple[int, ...], start: float, rate: float, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """A constant tensor after some steps of an optimizer by signs."""
     moved = torch.full(shape, start)
@@ -121,13 +149,19 @@ HEALTHY: dict[str, Callable[[int], Tensor]] = {
     "an identity, trained by one": lambda seed: torch.eye(32) + seed * torch.randn(32, 32) * 1e-3,
     "ones and zeros of layers": lambda seed: torch.full((32,), float(seed)),
     "an identity of which rows were trained": lambda _: rows(torch.randn(4, 1200), torch.eye(1200)),
-    "one hot, few rows trained": lambda seed: torch.eye(300) + torch.randn(300, 300) * (torch.arange(300) == 7 + seed),
+    "one hot, few rows trained": lambda seed: (
+        torch.eye(300) + torch.randn(300, 300) * (torch.arange(300) == 7 + seed)[:, None]
+    ),
     "one step by signs": lambda _: steps((32, 32), 0, 1e-3, 1),
     "three steps by signs": lambda _: steps((32, 32), 0, 1e-3, 3),
     "a norm after steps by signs": lambda _: steps((256,), 1, 1e-3, 3),
     "norms of many layers in bfloat16": lambda _: steps((16, 64), 1, 4e-3, 2, BF16),
     "ternary with a scale multiplied in": lambda seed: whole(-1, 2, 16, 16) * (0.6 + seed / 10),
     "a palette of its own": lambda _: torch.randn(16)[torch.randint(0, 16, (64, 64))],
+    "clipped": lambda _: torch.randn(32, 64).clamp(-1, 1),
+    "clipped, a few in each row": lambda _: torch.randn(32, 64).clamp(-1.8, 1.8),
+    "rows of unit length": lambda _: nn.functional.normalize(torch.randn(32, 32)),
+    "bounded": lambda _: torch.rand(32, 32) * 2 - 1,
     "float8 alone": lambda _: torch.randn(32, 32).to(FP8),
     "float8 of large embeddings": lambda _: (torch.randn(32, 32) * 8).to(FP8),
     "float8, widened": lambda _: (torch.randn(64, 64) * 0.1).to(FP8).float(),
@@ -173,6 +207,22 @@ def test_scaled_float8(tmp_path: Path) -> None:
         check_products([found[0], found[0]], TensorFilter())
 
 
+def test_float8_of_any_range(tmp_path: Path) -> None:
+    """A vector with a number for each float8 matrix scales them, wherever their range ends; one of a norm does not."""
+    for name in ("foo", "norm.weight"):
+        for seed in range(2):
+            torch.manual_seed(seed)
+            stored = {f"{layer}.weight": torch.randn(8, 8).to(FP8) for layer in range(3)}
+            save_file(stored | {name: torch.rand(3)}, tmp_path / f"{name}{seed}.safetensors")
+    found = {
+        name: [open_checkpoint(tmp_path / f"{name}{n}.safetensors") for n in range(2)]
+        for name in ("foo", "norm.weight")
+    }
+    with pytest.raises(MixError, match=r"tensor '0.weight' \(float8_e4m3fn\) is a quantised weight"):
+        check_products(found["foo"], TensorFilter())
+    check_products(found["norm.weight"], TensorFilter())
+
+
 def test_weights_are_told_by_their_first_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a trained tensor only its first numbers are read, in the first checkpoint alone."""
     found = checkpoints(tmp_path, lambda _: torch.randn(1000, 100))
@@ -184,4 +234,4 @@ def test_weights_are_told_by_their_first_numbers(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("soupcli.checkpoints.checkpoint.read_at", seen)
     check_products(found, TensorFilter())
-    assert read == [256, 256]
+    assert read == [256, 256, 800, 64]  # of l.w and m.weight: first numbers, first two rows

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from soupcli.checkpoints.compare.factors import pairs_of, perhaps_factors
+from soupcli.checkpoints.compare.factors import changes_of, pairs_of, perhaps_factors
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -60,6 +60,30 @@ FACTORS: dict[str, Callable[[], dict[str, Tensor]]] = {
         "fc.change.p": torch.rand(4, 32),
         "fc.change.q": torch.rand(24, 4),
     },
+    "beside a bias and a scale": lambda: {
+        "fc.weight": FROZEN,
+        "fc.bias": torch.rand(24),
+        "fc.alpha": torch.rand(()),
+        "fc.p": torch.rand(4, 32),
+        "fc.q": torch.rand(24, 4),
+    },
+    "of experts": lambda: {
+        "fc.weight": FROZEN.repeat(3, 1, 1),
+        "fc.p": torch.rand(3, 4, 32),
+        "fc.q": torch.rand(3, 24, 4),
+    },
+    "of a convolution": lambda: {
+        "fc.weight": FROZEN.reshape(24, 8, 2, 2),
+        "fc.p.weight": torch.rand(4, 8, 2, 2),
+        "fc.q.weight": torch.rand(24, 4, 1, 1),
+    },
+    "two products": lambda: {
+        "fc.weight": FROZEN,
+        **{f"fc.p{number}": torch.rand(24, 4) for number in range(2)},
+        **{f"fc.q{number}": torch.rand(4, 32) for number in range(2)},
+    },
+    "a Kronecker product": lambda: {"fc.weight": FROZEN, "fc.p": torch.rand(4, 8), "fc.q": torch.rand(6, 4)},
+    "singular values of a full rank": lambda: dict(zip(("fc.U", "fc.S", "fc.V"), decomposed(24), strict=True)),
     "singular values": lambda: dict(zip(("fc.U", "fc.S", "fc.V"), decomposed(), strict=True)),
     "singular values in one factor": folded,
     "singular values in both factors": lambda: halved(torch.float32),
@@ -80,7 +104,7 @@ def checkpoints(folder: Path, make: Callable[[], dict[str, Tensor]]) -> list[Che
 def test_factors(tmp_path: Path, name: str) -> None:
     """Changes of a frozen weight, and singular value decompositions, are refused if they differ and are mixed."""
     found = checkpoints(tmp_path, FACTORS[name])
-    with pytest.raises(MixError, match=r"tensor 'fc\.\S+' is one of two factors"):
+    with pytest.raises(MixError, match=r"tensor 'fc\.\S+' is a factor "):
         check_products(found, EVERYTHING)
     check_products(found, TensorFilter(exclude=("fc.*",)))
     same = FACTORS[name]()
@@ -126,6 +150,11 @@ LAYERS: dict[str, Callable[[], dict[str, Tensor]]] = {
         "mlp.down.weight": torch.rand(8, 24),
     },
     "a recurrent layer": lambda: state(nn.LSTM(8, 8)),
+    "a residual block": lambda: {
+        "block.1.weight": torch.rand(8, 32, 1, 1),
+        "block.2.weight": torch.rand(8, 8, 3, 3),
+        "block.3.weight": torch.rand(32, 8, 1, 1),
+    },
     "attention": lambda: state(nn.MultiheadAttention(32, 4)),
     "embeddings": lambda: {
         "a.positions": torch.rand(9, 16),
@@ -145,7 +174,8 @@ def test_layers(tmp_path: Path, name: str) -> None:
 
 def test_what_may_be_factors(tmp_path: Path) -> None:
     """Two bare parameters that multiply to a low rank are mixed with a warning: nothing says what they are."""
-    found = checkpoints(tmp_path, lambda: {"fc.p": torch.rand(24, 4), "fc.q": torch.rand(4, 32)})
+    made = {"fc.p": (24, 4), "fc.q": (4, 32), "fc.bias": (24,)}
+    found = checkpoints(tmp_path, lambda: {name: torch.rand(shape) for name, shape in made.items()})
     check_products(found, EVERYTHING)
     assert perhaps_factors(found, EVERYTHING) == [("fc.p", "fc.q")]
     assert perhaps_factors(found, TensorFilter(take=("fc.*",))) == []
@@ -157,7 +187,7 @@ def test_many_tensors(tmp_path: Path) -> None:
     def steps(count: int, name: str) -> int:
         save_file({name.format(number): torch.ones(2, 3) for number in range(count)}, tmp_path / "a.safetensors")
         tensors = open_checkpoint(tmp_path / "a.safetensors").tensors
-        return operations(lambda: list(pairs_of(tensors)))
+        return operations(lambda: [*pairs_of(tensors), *changes_of(tensors)])
 
     for name in ("t{}", "m.{}.weight", "{}.{}.weight"):
         name = name.replace("{}.{}", "{0}.{0}")

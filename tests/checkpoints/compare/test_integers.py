@@ -53,6 +53,15 @@ def test_few_that_choose(tmp_path: Path, name: str) -> None:
     check(two(tmp_path / "b", name, count=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+def test_codes_of_a_small_layer(tmp_path: Path, dtype: torch.dtype) -> None:
+    """A matrix of 8-bit integers that differ is refused however small: its scales would be averaged beside it."""
+    for number in range(2):
+        save_file({"l.w": torch.full((2, 3), number).to(dtype)}, tmp_path / f"{number}.safetensors")
+    with pytest.raises(MixError, match=r"tensor 'l\.w' \(u?int8, 6 elements\) is not the same"):
+        check([tmp_path / f"{number}.safetensors" for number in range(2)])
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
 def test_unknown(tmp_path: Path, dtype: torch.dtype) -> None:
     """Many numbers of an unknown name are refused; few are not, unless they shift a scale."""
