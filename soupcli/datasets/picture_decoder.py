@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from soupcli.networks.network import ImageTransform
     from soupcli.progress import Progress
 
-# Of pictures, whatever a file's name is: Pillow knows formats that start other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "MPO")
+# Of pictures, whatever a file's name is: Pillow knows formats that start other programs (EPS). JPEG opens MPO too.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 LARGE = 8_000_000  # pixels
 MOST_STEPS, SMALL_STEP = 50_000, 128  # reads of one file, and bytes: encoders write pixels in parts of 4 kB or more
 MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
@@ -102,6 +102,7 @@ class Decoder:
 
     def __init__(self, pictures: ImageTransform, border: int) -> None:
         self._image_module: Any = import_extra("PIL.Image", extra="images")
+        self._unidentified: Any = import_extra("PIL", extra="images").UnidentifiedImageError
         # Which Pillow names when it opens them; the sizes below are those that it lets pass.
         warnings.simplefilter("error", self._image_module.DecompressionBombWarning)
         import_extra("PIL.TiffImagePlugin", extra="images").logger.disabled = True  # it prints what the error says
@@ -115,7 +116,8 @@ class Decoder:
         except ValidationError:
             raise
         except Exception as cause:  # whatever the decoder of the format stumbles over
-            raise ValidationError(f"{file}: not a readable picture: {cause}", hint="remove or replace it") from cause
+            why = f"none of {', '.join(FORMATS)}" if isinstance(cause, self._unidentified) else cause
+            raise ValidationError(f"{file}: not a readable picture: {why}", hint="remove or replace it") from cause
         try:
             return self._pictures.decode(picture)
         except Exception as cause:

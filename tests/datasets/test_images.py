@@ -136,6 +136,17 @@ def test_not_a_picture(broken: Any, name: str, tmp_path: Path) -> None:
         labels_of(tmp_path)
 
 
+def test_formats_are_named(tmp_path: Path) -> None:
+    """A picture in another format is an error that says which ones are read; JPEG's of several pictures is read."""
+    class_folders(tmp_path, {"cat": 2})
+    picture = Image.new("RGB", (8, 8), "red")
+    picture.save(tmp_path / "cat/5.jpg", format="MPO", save_all=True, append_images=[picture])
+    assert len(labels_of(tmp_path)) == 3
+    (tmp_path / "cat/5.jpg").write_text("<svg/>")
+    with pytest.raises(ValidationError, match="not a readable picture: none of JPEG, PNG, WEBP"):
+        labels_of(tmp_path)
+
+
 def test_transforms_that_do_not_fit(tmp_path: Path) -> None:
     """A transform that fails, or makes pictures of several sizes, is an error that names the file."""
     class_folders(tmp_path, {"cat": 3})
