@@ -59,7 +59,9 @@ class _LatePattern:
         return re.compile(self._text, self._flags)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._compiled, name)
+        found = getattr(self._compiled, name)
+        setattr(self, name, found)  # which is called 100,000 times of a large folder
+        return found
 
 
 def late_pattern(text: str, flags: int = 0) -> re.Pattern[str]:

@@ -193,9 +193,11 @@ class _Walk:
 
 def _counts(entry: os.DirEntry[str], above: str) -> bool:
     """Whether an entry of a folder is looked at, by its name and kind alone: a folder may hold 100,000 pictures."""
-    if entry.name.startswith(".") or (not above and entry.name == REPORT):
+    name = entry.name
+    if name.startswith(".") or (not above and name == REPORT):
         return False
-    passed_over = _is_passed_over(entry.name) or _is_of_weights(entry.name)
+    may_be = matches(name, (*WEIGHTS, *TRAINING)) or name.lower().endswith(PICTURES)  # one look at most names
+    passed_over = may_be and (_is_passed_over(name) or _is_of_weights(name))
     return not passed_over or entry.is_symlink() or not entry.is_file()
 
 
