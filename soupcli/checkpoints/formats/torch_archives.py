@@ -93,11 +93,19 @@ def program_in(file: FileVersion) -> str | None:
 def read_object(file: FileVersion, offset: int = 0, length: int | None = None) -> SavedObject:
     """Returns what torch.save wrote into (a part of) `file`. Raises CheckpointError if it is broken or another kind."""
     length = file.size - offset if length is None else length
+    part = file, offset, length
     reader = _read_zip if read_bytes(file, offset, 4) == ZIP_MAGIC else _read_legacy
     try:
-        return reader(file, offset, length)
+        if part in _refused:
+            raise PickleError(_refused[part])
+        return reader(*part)
     except PickleError as cause:
+        _refused[part] = str(cause)
         raise CheckpointError(f"{file.path}: not opened: {cause}", hint=SAVE_AGAIN) from cause
+
+
+# Why: several ask what a file holds, and a pickle that takes too long would take it each time.
+_refused: dict[tuple[FileVersion, int, int], str] = {}
 
 
 def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:

@@ -13,6 +13,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from soupcli.checkpoints.find import find
+from soupcli.checkpoints.formats.pickles.machine import Budget
+from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from tests.helpers.checkpoint_tensors import assert_broken_copies_are_refused, assert_same, opened, small_net
@@ -115,3 +118,24 @@ def test_broken_files_are_refused_in_one_line(tmp_path: Path, data: st.DataObjec
     if not path.exists():
         old(path, {"state_dict": small_net().state_dict(), "metric": 0.5})
     assert_broken_copies_are_refused(path, data)
+
+
+def test_a_pickle_that_takes_too_long_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several ask what a file holds: the budget of a pickle is spent once, and again if the file is another one."""
+    path = tmp_path / "run" / "model.pt"
+    path.parent.mkdir()
+    read: list[int] = []
+    whole = Unpickler.load
+
+    def counted(unpickler: Unpickler) -> Any:
+        read.append(1)
+        return whole(unpickler)
+
+    monkeypatch.setattr(Unpickler, "load", counted)
+    monkeypatch.setattr("soupcli.checkpoints.formats.torch_archives.budget_of", lambda _: Budget(500))
+    for times in (1, 2):
+        torch.save({"weight": torch.ones(times), "words": [str(number) for number in range(1000)]}, path)
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match="takes too much memory or time"):
+                find([str(path.parent)])
+        assert len(read) == times
