@@ -91,6 +91,7 @@ def table_of(file: Path, folder: Path, pictures: Sequence[str], columns: Sequenc
     places = _places(file, [str(row.get(names)) for row in rows], names)
     below = Path(os.path.relpath(folder, file.parent)).as_posix()
     row_of = {at: row for at, name in enumerate(pictures) if (row := _row_of(name, below, places)) is not None}
+    _check_own_rows(file, pictures, row_of)
     others = len(pictures) - len(row_of)
     if others and len(set(row_of.values())) < len(rows):
         first = next(name for at, name in enumerate(pictures) if at not in row_of)
@@ -143,10 +144,27 @@ def _is_number(name: str) -> bool:
 def _places(file: Path, names: Sequence[str], column: str) -> Mapping[str, int]:
     """Return the row of each name, counted from 0."""
     places: dict[str, int] = {}
-    for place, name in enumerate(names):
+    for place, name in enumerate(map(_path, names)):
         if places.setdefault(name, place) != place:
             raise ValidationError(f"{file}: row {place + 1}: {column} {name!r} is that of row {places[name] + 1}, too")
     return places
+
+
+def _path(name: str) -> str:
+    """Return a path as pictures are named: without `./`, with slashes for the backslashes of Windows."""
+    return str(PurePosixPath(name if "/" in name else name.replace("\\", "/")))
+
+
+def _check_own_rows(file: Path, pictures: Sequence[str], row_of: Mapping[int, int]) -> None:
+    """Raises ValidationError for a row that would be of two pictures, such as of one name in two folders."""
+    first_of: dict[int, str] = {}
+    for at, row in row_of.items():
+        other = first_of.setdefault(row, pictures[at])
+        if other != pictures[at]:
+            raise ValidationError(
+                f"{file}: row {row + 1} may be of {other!r} or of {pictures[at]!r}",
+                hint="the column of names takes paths below the set, with their endings",
+            )
 
 
 def _row_of(picture: str, below: str, places: Mapping[str, int]) -> int | None:

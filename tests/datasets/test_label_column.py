@@ -44,6 +44,29 @@ def test_numbers_are_logits(tmp_path: Path) -> None:
     assert find(ImagesSet(images=spec.images, labels=spec.labels, label=["label"])).labels.tolist() == [[0], [1]]
 
 
+@pytest.mark.parametrize("start", ["./", ".\\", "val/", "val\\", "../val/../val/"])
+def test_paths_as_other_programs_write_them(start: str, tmp_path: Path) -> None:
+    """Names may begin at the set or at the table, with the backslashes of Windows; other ways are errors."""
+    spec = of_table(tmp_path, f"file,label\n{start}c.png,1\n{start}a.png,0\n{start}b.png,2\n")
+    if ".." in start:
+        with pytest.raises(ValidationError, match="no row whose column"):
+            find(spec)
+    else:
+        assert find(spec).labels.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("twin", ["sub/a.png", "a.jpg"])
+def test_one_row_for_two_pictures(twin: str, tmp_path: Path) -> None:
+    """A name that two pictures have says the label of neither; their paths do."""
+    spec = of_table(tmp_path, f"file,label\n{'a' if twin == 'a.jpg' else 'a.png'},1\nb.png,0\nc.png,0\n")
+    (tmp_path / "val/sub").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "val" / twin)
+    with pytest.raises(ValidationError, match=r"val\.csv: row 1 may be of 'a\.(png|jpg)' or of"):
+        find(spec)
+    (tmp_path / "val.csv").write_text(f"file,label\na.png,1\n{twin},2\nb.png,0\nc.png,0\n")
+    assert sorted(find(spec).labels.tolist()) == [0, 0, 1, 2]
+
+
 def test_the_recipe_says_the_order(tmp_path: Path) -> None:
     """class_order: and class_to_index: for networks that do not name their classes; a column of several by name."""
     text = "file,split,kind\na.png,val,x10\nb.png,val,x2\nc.png,val,x2\n"
