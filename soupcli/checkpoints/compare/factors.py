@@ -100,7 +100,7 @@ def changes_of(tensors: Mapping[str, TensorSpec]) -> Iterator[FactorGroup]:
         shapes = _matrices(leaves)
         if len(shapes) in PARTS and module:
             parent = module.rpartition(".")[0]
-            above = {joined(parent, leaf): shape for leaf, shape in _matrices(groups[parent]).items()}
+            above = {joined(parent, leaf): shape for leaf, shape in _matrices(groups.get(parent, {})).items()}
             bases = [name for name, shape in above.items() if _rank(shape, list(shapes.values())) is not None]
         elif len(shapes) - 1 in PARTS:
             bases = [

@@ -122,6 +122,14 @@ def orthogonal(module: nn.Sequential) -> nn.Sequential:
     return module
 
 
+@pytest.mark.parametrize("name", FACTORS)
+def test_factors_deep_in_a_network(tmp_path: Path, name: str) -> None:
+    """It does not matter how deep the module lies, and whether the modules above it hold tensors."""
+    found = checkpoints(tmp_path, lambda: {f"net.blocks.0.{key}": value for key, value in FACTORS[name]().items()})
+    with pytest.raises(MixError, match=r"tensor 'net\.blocks\.0\.fc\.\S+' is a factor "):
+        check_products(found, EVERYTHING)
+
+
 LAYERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "a bottleneck": lambda: state(nn.Sequential(nn.Linear(32, 4), nn.Linear(4, 32))),
     "a bottleneck without biases": lambda: state(nn.Sequential(nn.Linear(32, 8, bias=False), nn.Linear(8, 32))),
@@ -167,9 +175,10 @@ LAYERS: dict[str, Callable[[], dict[str, Tensor]]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(tmp_path: Path, name: str) -> None:
     """Bottlenecks, adapters of two layers with biases, gates and recurrent layers are mixed without a warning."""
-    found = checkpoints(tmp_path, LAYERS[name])
-    check_products(found, EVERYTHING)
-    assert perhaps_factors(found, EVERYTHING) == []
+    for above in ("", "net.blocks.0."):
+        found = checkpoints(tmp_path, lambda: {above + key: value for key, value in LAYERS[name]().items()})  # noqa: B023
+        check_products(found, EVERYTHING)
+        assert perhaps_factors(found, EVERYTHING) == []
 
 
 def test_what_may_be_factors(tmp_path: Path) -> None:
