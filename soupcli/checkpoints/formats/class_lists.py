@@ -25,6 +25,7 @@ from soupcli.checkpoints.formats.class_words import (
     SETTING,
 )
 from soupcli.checkpoints.formats.numpy_names import names_in
+from soupcli.checkpoints.formats.pickles.config_objects import opened, opened_items
 from soupcli.files.json_text import parse_json
 from soupcli.late import late_pattern
 
@@ -99,11 +100,12 @@ def _is_setting(name: str) -> bool:
 
 def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
     """Yield the dotted place of each list, map and object, its key and its value, the upper ones first."""
-    waiting, seen, looked_at = deque([("", 1, view_of(document))]), 0, 0
+    waiting, seen, looked_at = deque([("", 1, view_of(opened(document)))]), 0, 0
     while waiting and seen < MOST:
         prefix, depth, view = waiting.popleft()
         seen += len(view or ())
-        for key, value in (view or {}).items():
+        for key, held in (view or {}).items():
+            value = opened_items(held)
             if isinstance(value, str) and _are_letters(str(key), value):
                 yield f"{prefix}{key}", str(key), list(value)
             is_document = isinstance(value, str) and value.startswith("{")

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from soupcli.checkpoints.formats.numpy_names import numbers_of
+from soupcli.checkpoints.formats.pickles.config_objects import opened_items
 from soupcli.checkpoints.formats.pickles.modules import is_module
-from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of
+from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, entries_of
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor
 from soupcli.checkpoints.formats.setting_words import FILE, NAMED, kind_of
 from soupcli.checkpoints.formats.training_state import is_optimizer, is_training_state
@@ -57,6 +58,7 @@ def settings_in(
 
 
 def _may_hold(name: str, value: Any) -> bool:
+    value = opened_items(value)
     known = isinstance(value, str | int | float | bool | None) or is_tensor(value) or is_array(value)
     of_training = is_optimizer(value) if name == "opt" else is_training_state(name, value)  # YOLOv5's is of settings
     return not known and not of_training
@@ -64,6 +66,10 @@ def _may_hold(name: str, value: Any) -> bool:
 
 def _searched(value: Any) -> Mapping[Any, Any]:
     """Return the entries of a dict or object that may be settings."""
+    value = opened_items(value)
+    if isinstance(value, list | tuple):
+        parts = dict(enumerate(value)) if len(value) <= MOST_SHOWN else {}
+        return {place: part for place, part in parts.items() if isinstance(part, dict | StandIn)}
     if isinstance(value, StandIn) and (is_module(value) or value.entries is None):
         attributes = value.attributes if not is_tensor(value) else {}
         return {name: inner for name, inner in attributes.items() if not str(name).startswith("_")}
@@ -72,6 +78,7 @@ def _searched(value: Any) -> Mapping[Any, Any]:
 
 def _text(name: str, value: Any, numbers_of_tensor: NumbersOf) -> str | None:
     """Return a value as text: equal texts are equal values. None for what is no single value or list of them."""
+    value = opened_items(value)
     if isinstance(value, str):
         return _name(name, value) if len(value) <= LONGEST else _hash(value.encode("utf-8", "replace"), "a text")
     if value is None or isinstance(value, bool | int | float):
@@ -79,12 +86,25 @@ def _text(name: str, value: Any, numbers_of_tensor: NumbersOf) -> str | None:
     if is_tensor(value):
         content = numbers_of_tensor(value)
         return _hash(content, "numbers") if content is not None else None
+    if isinstance(value, Global):  # a class or function of the network's, wherever its library keeps it
+        return value.full_name.rpartition(".")[2]
     if isinstance(value, StandIn):
-        numbers = numbers_of(value)
-        return None if numbers is None else _hash(numbers, "numbers") if isinstance(numbers, bytes) else repr(numbers)
+        return _of_object(value)
     if isinstance(value, list | tuple) and value:
         return _of_list(value)
     return None
+
+
+def _of_object(value: StandIn) -> str | None:
+    """Return a number of numpy, a hash of an array, a member of an Enum, the class of a module; None for others."""
+    numbers = numbers_of(value)
+    if numbers is not None:
+        return _hash(numbers, "numbers") if isinstance(numbers, bytes) else repr(numbers)
+    kind, args = value.full_name.rpartition(".")[2], value.args
+    if is_module(value):
+        return kind
+    plain = isinstance(args, tuple) and len(args) == 1 and isinstance(args[0], str | int) and not value.attributes
+    return f"{kind}({str(args[0])[:LONGEST]!r})" if plain else None
 
 
 def _of_list(value: list[Any] | tuple[Any, ...]) -> str | None:

@@ -62,6 +62,20 @@ TRAINING = late_pattern(
     """,
     WORDS,
 )
+PREPARING = late_pattern(r"(\w+_)?(transforms?|resize|preprocess(or|ing)?|processor)", WORDS)
+# Parts that hold arguments of the network alone, and those of them that its weights do not depend on.
+OF_MODEL = late_pattern(
+    r"model_?(args|config|cfg|kwargs|h?params|opts?) | (net(work)?|arch)_?(args|config|cfg|kwargs|params) | dims",
+    WORDS,
+)
+BESIDE_MODEL = late_pattern(
+    r"""
+    .*(drop|init|loss|seed|learning|epoch|batch|warmup|path|dir|file|freeze|frozen|pretrain|checkpoint|version|dtype
+      |device|cache|flash|implementation|compile|url|license|output|return|label|num_class|n_class|classes|regulari[sz]|lambda|decay).*
+    | name | tags | lr(_.*)? | .*_(lr|id|steps?) | (run|exp\w*|model|hub|project)_name | hf_config | optim\w*
+    """,
+    WORDS,
+)
 # Files that hold statistics of inputs and outputs, and the keys that are some in them.
 OF_STATISTICS = late_pattern(
     r"""
@@ -93,6 +107,10 @@ def kind_of(key: str, *, statistics: bool = False) -> Kind | None:
         return None
     last = last.rstrip("_")  # of scikit-learn's attributes
     statistics = statistics or any(map(OF_STATISTICS.fullmatch, above))
+    if last == "size" and any(map(PREPARING.fullmatch, above)):
+        return "inputs"
+    if any(map(OF_MODEL.fullmatch, above)) and not INPUTS.fullmatch(last):
+        return None if BESIDE_MODEL.fullmatch(last) else "network"
     if statistics and STATISTIC.fullmatch(last) and not any(map(MEASURED.fullmatch, (*above, last))):
         return "inputs"
     return "inputs" if INPUTS.fullmatch(last) else "network" if NETWORK.fullmatch(last) else None

@@ -12,9 +12,22 @@ import torch
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.setting_words import kind_of
 from soupcli.checkpoints.open import open_checkpoint
+from tests.helpers.temporary_modules import module_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class Compose:
+    """A pipeline of transforms, as torchvision has it."""
+
+    def __init__(self, transforms: list[object]) -> None:
+        self.transforms = transforms
+
+
+class Resize:
+    def __init__(self, size: int) -> None:
+        self.size = size
 
 
 class Scaler:
@@ -35,6 +48,9 @@ FOUND: dict[str, tuple[dict[str, Any], str]] = {
     "scalar of numpy": ({"target_mean": np.float32(1.5)}, "target_mean"),
     "normalizer": ({"normalizer": {"q01": [1.0], "max": [2.0]}}, "normalizer.max normalizer.q01"),
     "object": ({"scaler_x": Scaler(1.0)}, "scaler_x.mean_"),
+    "a module's class": ({"args": {"act_layer": torch.nn.GELU, "act": torch.nn.ReLU()}}, "args.act args.act_layer"),
+    "transforms": ({"transform": Compose([Resize(224)])}, "transform.transforms.0.size"),
+    "nanoGPT": ({"model_args": {"parallel": True, "dropout": 0.1, "n_class": 2}}, "model_args.parallel"),
     "none": ({"args": {"mixup": 1, "train_crop_size": 3, "workers": 2, "optim_eps": 1, "val_resize_size": 4}}, ""),
     "a path": ({"args": {"model": "runs/1/last.pt"}}, ""),
     "measures": ({"stats": {"best_acc": 1, "loss_mean": 2}, "metrics": {"mean": 3}}, ""),
@@ -62,6 +78,41 @@ def test_values() -> None:
     assert settings_in({"arch": "my/net.yaml", "sr": [[1]], "fps": {"train": 3}}) == {}
 
 
+class DictConfig:
+    """Stands for omegaconf's, whose content lies in one attribute; each value is a node."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self._parent, self._content = None, content
+
+
+class ListConfig(DictConfig):
+    def __init__(self, content: Any) -> None:
+        super().__init__(content)
+
+
+class AnyNode:
+    def __init__(self, value: Any) -> None:
+        self._parent, self._val = None, value
+
+
+def of_omegaconf(value: Any) -> Any:
+    if isinstance(value, dict):
+        return DictConfig({key: of_omegaconf(inner) for key, inner in value.items()})
+    return ListConfig([*map(of_omegaconf, value)]) if isinstance(value, list) else AnyNode(value)
+
+
+def test_omegaconf(tmp_path: Path) -> None:
+    """Classes, inputs and settings are found in the configuration that Hydra's users save in their checkpoints."""
+    config = {"model": {"act": "relu", "lr": 0.1}, "labels": ["cat", "dog"], "features": ["a", "b"], "mean": [1, 2]}
+    with module_of("omegaconf.nodes", AnyNode=AnyNode, DictConfig=DictConfig, ListConfig=ListConfig):
+        saved = {"state_dict": {"w": torch.zeros(2)}, "hyper_parameters": of_omegaconf(config)}
+        torch.save(saved, tmp_path / "a.ckpt")
+    origin = open_checkpoint(tmp_path / "a.ckpt").origin
+    assert origin.classes == {"hyper_parameters.labels": ["cat", "dog"]}
+    assert origin.inputs == {"hyper_parameters.features": ["a", "b"]}
+    assert origin.settings == {"hyper_parameters.model.act": '"relu"', "hyper_parameters.mean": "[1, 2]"}
+
+
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
@@ -73,6 +124,9 @@ def test_values() -> None:
         ("augmentation.mean", None),
         ("data.train.image_size", None),
         ("args.init_std", None),
+        ("model_config.run_name", None),
+        ("model_config.mlp_class", "network"),
+        ("size", None),
         ("args." + "x" * 300, None),
     ],
 )

@@ -1,0 +1,44 @@
+"""Objects that libraries of configuration pickle, as the dicts, lists and values that they stand for.
+
+opened(<omegaconf.DictConfig>)                          # {"labels": <omegaconf.ListConfig>, "lr": <omegaconf.AnyNode>}
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
+
+# The attribute that holds what an object stands for, by its class.
+CONTENT = (
+    (re.compile(r"omegaconf\.\w+\.(Dict|List)Config"), "_content"),  # omegaconf/basecontainer.py
+    (re.compile(r"omegaconf\.nodes\.\w+Node"), "_val"),
+    (re.compile(r"ml_collections\..*\.(Frozen)?ConfigDict"), "_fields"),
+    (re.compile(r"collections\.User(Dict|List)|UserDict\.\w+"), "data"),
+    (re.compile(r"fastcore\.foundation\.L"), "items"),
+)
+DEEPEST = 4  # objects in objects that stand for one value
+
+
+def opened(value: Any) -> Any:
+    """Return the dict, list or value that an object stands for; anything else as it is."""
+    for _ in range(DEEPEST):
+        if not isinstance(value, StandIn):
+            break
+        held = next((key for name, key in CONTENT if name.fullmatch(value.full_name)), None)
+        if held is not None and held in value.attributes:
+            value = value.attributes[held]
+        elif value.items:  # a list of a class of its own
+            value = value.items
+        else:
+            break
+    return value
+
+
+def opened_items(value: Any) -> Any:
+    """Return what `opened` does, with the items of a list opened too."""
+    value = opened(value)
+    if isinstance(value, list | tuple) and any(isinstance(item, StandIn) for item in value):
+        return [opened(item) for item in value]
+    return value
