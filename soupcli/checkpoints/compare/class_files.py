@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections import deque
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
 from soupcli.checkpoints.formats.class_words import EMBEDDED
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
+from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import TRAINING_FOLDERS, is_weights, leads_inside
@@ -39,8 +37,6 @@ MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
 MOST_FILES, MOST_BYTES = 200, 8_000_000  # of one checkpoint that are searched
 MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
 CONFIG = "config.json"
-DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
-FENCE = "---"  # around the YAML at the top of a README
 # Files whose names are tokens, and one whose names are layers.
 OTHERS = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "adapter_config")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -50,6 +46,7 @@ IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE
 SETTINGS = re.compile(r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|meta(data)?|data(set)?")
 DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
 OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
+PARAMS = "params.txt"  # of open_clip's training
 HYDRA = ".hydra/config.yaml"
 # Folders with classes of examples, not of rows.
 OF_EXAMPLES = re.compile(
@@ -236,10 +233,11 @@ def document_of(file: Path) -> Any:
             return OF_BYTES[suffix](content)
         if suffix in OF_TORCH:
             return plain(read_object(FileVersion.of(file)).content)
-        return OF_TEXT.get(suffix, rows_of_text)(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        return of_params(text) if file.name == PARAMS else OF_TEXT.get(suffix, rows_of_text)(text)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None  # of whatever a stranger has written
-    except (yaml.YAMLError, CheckpointError):
+    except CheckpointError:
         return None
 
 
@@ -263,42 +261,17 @@ def _may_state(name: str) -> bool:
     return (known or is_class_list(name)) and not name.startswith(OTHERS)
 
 
-def _of_yaml(content: str) -> Any:
-    """Return the document with every scalar as text. Raises ValueError before it would recurse without end."""
-    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # joins no mappings
-    depth = 0
-    for event in yaml.parse(content, loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"nested more than {DEEPEST} deep")
-    return yaml.load(content, loader)
-
-
-def _of_front_matter(content: str) -> Any:
-    """Return the YAML at the top of a README."""
-    first, *lines = content[:MAX_YAML].split("\n")
-    end = next((at for at, line in enumerate(lines) if line.rstrip() == FENCE), 0)
-    return _of_yaml("\n".join(lines[:end])) if first.rstrip() == FENCE and end else None
-
-
-def _of_toml(content: str) -> Any:
-    """Return the document. Raises ValueError for keys of many parts, whose reader would take minutes."""
-    for line in content.split("\n"):
-        key = line.rpartition("=")[0] or (line if line.lstrip().startswith("[") and "," not in line else "")
-        if key.count(".") > DEEPEST:
-            raise ValueError(f"a key of more than {DEEPEST} parts")
-    return tomllib.loads(content)
-
-
 YAML = (".yaml", ".yml")
 LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
 OF_TORCH = (".pt", ".pth")
 OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".json": parse_json,
-    ".yaml": _of_yaml,
-    ".yml": _of_yaml,
-    ".toml": _of_toml,
-    ".md": _of_front_matter,
+    ".yaml": of_yaml,
+    ".yml": of_yaml,
+    ".toml": of_toml,
+    ".ini": of_ini,
+    ".cfg": of_ini,
+    ".md": lambda content: of_front_matter(content[:MAX_YAML]),
     ".pbtxt": rows_of_pbtxt,
 }
 OF_BYTES: dict[str, Callable[[bytes], Any]] = {

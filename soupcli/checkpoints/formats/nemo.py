@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
+from contextlib import suppress
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from soupcli.checkpoints.formats.class_lists import input_lists, named_rows, other_lists
+from soupcli.checkpoints.formats.own_settings import settings_in
+from soupcli.checkpoints.formats.sentencepiece import numbered_pieces
 from soupcli.checkpoints.formats.soup_mark import members_at, tail_of
+from soupcli.checkpoints.formats.text_documents import of_yaml
 from soupcli.checkpoints.formats.torch_save import read_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import ByteRange, open_slice, read_bytes
@@ -19,6 +25,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model_weights.ckpt"
 CONFIG = "model_config.yaml"
+HASH = re.compile(r"[0-9a-f]{32}_")  # before names of artifacts
+LARGEST, LARGEST_YAML = 1 << 25, 500_000  # bytes of a vocabulary and of a configuration that are compared
 MOST = 10_000  # members that are looked at
 
 
@@ -34,7 +42,39 @@ def read_contents(file: FileVersion, how: How) -> Contents:
     """Returns specs and places of the weights. Raises CheckpointError if they lie in several parts."""
     weights = weights_member(file)
     contents = read_header(file, weights.offset, weights.size, key=how.key)
-    return contents._replace(origin=contents.origin._replace(format="NeMo", members=members_at(file, tail_of(file))))
+    origin, beside = contents.origin, _documents(file)
+    return contents._replace(
+        origin=origin._replace(
+            format="NeMo",
+            members=members_at(file, tail_of(file)),
+            classes={**origin.classes, **named_rows(beside)},
+            lists={**origin.lists, **other_lists(beside)},
+            inputs={**origin.inputs, **input_lists(beside)},
+            settings={**origin.settings, **settings_in(beside)},
+        )
+    )
+
+
+def _documents(file: FileVersion) -> dict[str, Any]:
+    """Return the configuration in the archive, and the vocabularies of its tokenizers by their names without a hash."""
+    found: dict[str, Any] = {}
+    for member in _members(file):
+        name = HASH.sub("", PurePosixPath(member.name).name)
+        if not member.isreg() or member.size > LARGEST:
+            continue
+        if name == CONFIG and member.size <= LARGEST_YAML:
+            with suppress(ValueError, RecursionError):
+                found["config"] = of_yaml(_text_of(file, member))
+        elif name.endswith("vocab.txt"):
+            with suppress(ValueError):
+                found[name] = {"vocab": _text_of(file, member).split()}
+        elif name.endswith(".model"):
+            found[name] = {"vocab": numbered_pieces(read_bytes(file, member.offset_data, member.size))}
+    return found
+
+
+def _text_of(file: FileVersion, member: tarfile.TarInfo) -> str:
+    return read_bytes(file, member.offset_data, member.size).decode("utf-8")
 
 
 def weights_member(file: FileVersion) -> ByteRange:

@@ -38,7 +38,7 @@ INPUTS = late_pattern(
 )
 NETWORK = late_pattern(
     r"""
-    (\w+_)?(act|activation)(_?(fn|fun|func|function|layer|type|name))? | non_?linearity | quick_?gelu
+    (\w+_)?(act|activation)(_?(fn|fun|func|function|layer|type|name))? | non_?linearity | (force_)?quick_?gelu
     | norm(_?(layer|type|fn|eps|first|style))? | (layer|rms|batch|group)_?norm(_?eps(ilon)?)? | (ln|bn)_?eps
     | (pre|post)_?norm
     | (n|num)_?(\w+_)?heads? | n_?head | heads | global_?pool | pool(ing)?(_?(type|mode|method|strategy))?
@@ -57,7 +57,7 @@ TRAINING = late_pattern(
     r"""
     (.*_)?(optim(izers?)?|sched(uler)?s?|trainer|train|training|val(idation)?|test|eval(uation)?|loss(es)?|callbacks?
       |loggers?|logging|distill(ation)?|teacher|wandb|init|regulari[sz]ation|metrics?|history|results?|scores?|rewards?
-      |sweep|search|generation|data_?loaders?)
+      |sweep|search|generation|data_?loaders?|(train|val(idation)?|test)_(ds|data(set|loader)?))
     | aug(ment\w*|s)?(_\w+)? | (init|loss|aug|val|eval)_\w+
     """,
     WORDS,
@@ -99,7 +99,7 @@ def kind_of(key: str, *, statistics: bool = False) -> Kind | None:
     `statistics`: it stands in a file of these. So do those in parts that are called so, such as `normalizer`.
     """
     *above, last = key.split(".")
-    while last.isdecimal() and above:  # the place in a list
+    while (last.isdecimal() or last == "value") and above:  # the place in a list; Weights & Biases' settings
         last = above.pop()
     if len(key) > MOST_CHECKED or any(map(TRAINING.fullmatch, (*above[1:], last))):
         return None

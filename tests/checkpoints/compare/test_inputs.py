@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 EVERYTHING = TensorFilter()
 ORDER, MOVED, OTHERS = (["age", "bmi", "sex", "bp"], ["bmi", "age", "sex", "bp"], ["age", "bmi", "sex", "chol"])
 NET = {"net.0.weight": torch.zeros(8, 4), "net.2.weight": torch.zeros(1, 8)}
+
+
+Band = Enum("Band", [(name, name) for name in ORDER])  # type: ignore[misc]
 
 
 def run(folder: Path, **files: bytes | str) -> Checkpoint:
@@ -49,6 +53,11 @@ WRITERS: dict[str, Callable[[Path, list[str]], Checkpoint]] = {
     "a pickle": lambda at, names: run(at, feature_columns__pkl=pickle.dumps(names)),
     "YAML": lambda at, names: run(at, config__yaml=f"data:\n  features: {names}\n"),
     "Lightning": lambda at, names: in_file(at, hyper_parameters={"features": names}),
+    "indices": lambda at, names: in_file(at, column_idx={name: row for row, name in enumerate(names)}),
+    "members of an Enum": lambda at, names: in_file(at, bands=[Band(name) for name in names]),
+    "maps in a list": lambda at, names: run(
+        at, config__json=json.dumps({"input_features": [{"name": name} for name in names]})
+    ),
     "channels": lambda at, names: in_file(at, args={"channel_order": names}),
 }
 
@@ -84,6 +93,9 @@ def test_other_inputs(tmp_path: Path) -> None:
         ("scaler__json", '{"mean": [1], "std": [2]}', '{"mean": [3], "std": [2]}', "scaler.json: mean"),
         ("norm_stats__json", '{"x": {"q01": 1}}', '{"x": {"q01": 2}}', "norm_stats.json: x.q01"),
         ("target_scaler__pkl", pickle.dumps({"a": 1}), pickle.dumps({"a": 2}), "target_scaler.pkl: content"),
+        ("params__txt", "model: ViT-B-32\nlr: 1\n", "model: ViT-B-16\nlr: 2\n", "params.txt: model"),
+        ("config__ini", "[model]\nact = relu\n", "[model]\nact = gelu\n", "config.ini: model.act"),
+        ("model_config__yaml", "mlp: A\ndropout: 1\n", "mlp: B\ndropout: 2\n", "model_config.yaml: mlp"),
         ("args__yaml", "imgsz: 640\nlr: 1\n", "imgsz: 320\nlr: 2\n", "args.yaml: imgsz"),
         ("stats__json", '{"best_acc": 1, "loss_mean": 2}', '{"best_acc": 2, "loss_mean": 3}', None),
         ("hparams__yaml", "seed: 1\nmean_teacher: 2\n", "seed: 2\nmean_teacher: 3\n", None),
@@ -93,7 +105,7 @@ def test_scales(file: str, one: bytes | str, other: bytes | str, key: str | None
     """Scalers, statistics and sizes of inputs beside the weights are compared; measures of a training are not."""
     found = differing_settings([run(tmp_path / "a", **{file: one}), run(tmp_path / "b", **{file: other})])
     assert [setting.key for setting in found] == ([key] if key is not None else [])
-    assert all(setting.of_inputs for setting in found)
+    assert all(setting.of_inputs != setting.of_network for setting in found)
 
 
 def test_settings_in_the_file(tmp_path: Path) -> None:

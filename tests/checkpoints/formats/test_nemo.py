@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,15 @@ from soupcli.errors import CheckpointError
 from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
 
 
-def archive(file: Path, *names: str, mode: str = "w:") -> Path:
+def archive(file: Path, *names: str, mode: str = "w:", texts: Mapping[str, bytes] | None = None) -> Path:
     """As NeMo's save_restore_connector writes it: `tar.add(folder, arcname='.')`."""
     content = io.BytesIO()
     torch.save(small_net().state_dict(), content)
     with tarfile.open(file, mode) as tar:  # type: ignore[call-overload]
         for name in names:
             member = tarfile.TarInfo(name)
-            data = content.getvalue() if name.endswith(".ckpt") else b"name: x\n"
+            stem = name.removeprefix("./").partition(".")[0]
+            data = content.getvalue() if name.endswith(".ckpt") else (texts or {}).get(stem, b"name: x\n")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return file
@@ -34,6 +36,25 @@ def test_read_in_place(tmp_path: Path) -> None:
     assert open_checkpoint(file).origin.format == "NeMo"
     assert_same(opened(file), small_net().state_dict())
     assert_same(opened(tmp_path), small_net().state_dict())
+
+
+def test_what_the_archive_states(tmp_path: Path) -> None:
+    """Labels, vocabularies and settings in the archive are the checkpoint's own, and so is its tokenizer."""
+    tokenizer = f"{'0' * 32}_tokenizer"
+    pieces = b"".join(b"\n%c\n%c%b" % (len(piece) + 2, len(piece), piece) for piece in (b"a", b"b", b"c", b"d"))
+    config = b"labels: [yes, no]\nsample_rate: 16000\ndecoder: {vocabulary: [a, b, c]}\ntrain_ds: {sample_rate: 1}\n"
+    names = ("./model_config.yaml", "./model_weights.ckpt", f"./{tokenizer}.model", "./vocab.txt")
+    texts = {"model_config": config, tokenizer: pieces, "vocab": b"x\ny\nz\n"}
+    origin = open_checkpoint(archive(tmp_path / "a.nemo", *names, texts=texts)).origin
+    assert origin.classes == {"config.labels": ["yes", "no"]}
+    assert origin.settings == {"config.sample_rate": '"16000"'}
+    assert origin.lists["config.decoder.vocabulary"] == ["a", "b", "c"]
+    assert origin.lists["tokenizer.model.vocab"] == ["a", "b", "c", "d"]
+    assert origin.lists["vocab.txt.vocab"] == ["x", "y", "z"]
+    broken = open_checkpoint(
+        archive(tmp_path / "b.nemo", *names, texts={"model_config": b"a: [", "vocab": b"\xff"})
+    ).origin
+    assert (broken.classes, broken.settings) == ({}, {})
 
 
 @pytest.mark.parametrize("first", ["model_weights.ckpt", "mp_rank_00/model_weights.ckpt"])

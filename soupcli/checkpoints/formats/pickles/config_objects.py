@@ -40,5 +40,11 @@ def opened_items(value: Any) -> Any:
     """Return what `opened` does, with the items of a list opened too."""
     value = opened(value)
     if isinstance(value, list | tuple) and any(isinstance(item, StandIn) for item in value):
-        return [opened(item) for item in value]
+        return [_member(opened(item)) for item in value]
     return value
+
+
+def _member(value: Any) -> Any:
+    """Return the text that a member of an Enum has for a value; anything else as it is."""
+    args = value.args if isinstance(value, StandIn) and value.state is None else None
+    return args[0] if isinstance(args, tuple) and len(args) == 1 and isinstance(args[0], str) else value

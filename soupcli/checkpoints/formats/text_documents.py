@@ -1,0 +1,63 @@
+"""Texts of settings and lists as maps, lists and text: YAML, TOML, INI, and what open_clip's training writes.
+
+of_yaml("names: [cat, dog]")                            # {"names": ["cat", "dog"]}
+
+Each raises ValueError for a text that is broken, or would take minutes.
+"""
+
+from __future__ import annotations
+
+import configparser
+import tomllib
+from typing import Any
+
+import yaml
+
+DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
+FENCE = "---"  # around the YAML at the top of a README
+
+
+def of_yaml(content: str) -> Any:
+    """Return the document with every scalar as text."""
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # joins no mappings
+    depth = 0
+    try:
+        for event in yaml.parse(content, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"nested more than {DEEPEST} deep")
+        return yaml.load(content, loader)
+    except yaml.YAMLError as cause:
+        raise ValueError(f"not YAML: {cause}") from cause
+
+
+def of_front_matter(content: str) -> Any:
+    """Return the YAML at the top of a README, or None without any."""
+    first, *lines = content.split("\n")
+    end = next((at for at, line in enumerate(lines) if line.rstrip() == FENCE), 0)
+    return of_yaml("\n".join(lines[:end])) if first.rstrip() == FENCE and end else None
+
+
+def of_toml(content: str) -> Any:
+    """Return the document, unless a key has many parts."""
+    for line in content.split("\n"):
+        key = line.rpartition("=")[0] or (line if line.lstrip().startswith("[") and "," not in line else "")
+        if key.count(".") > DEEPEST:
+            raise ValueError(f"a key of more than {DEEPEST} parts")
+    return tomllib.loads(content)
+
+
+def of_ini(content: str) -> dict[str, dict[str, str]]:
+    """Return the sections of an INI file."""
+    reader = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
+    try:
+        reader.read_string(content)
+    except configparser.Error as cause:
+        raise ValueError(f"not INI: {cause}") from cause
+    return {name: {key: value or "" for key, value in section.items()} for name, section in reader.items()}
+
+
+def of_params(content: str) -> dict[str, str]:
+    """Return the settings in `params.txt` of open_clip's training: a name, a colon and a value in each line."""
+    pairs = (line.partition(": ") for line in content.split("\n"))
+    return {name: value.strip() for name, mark, value in pairs if mark and name.isidentifier()}

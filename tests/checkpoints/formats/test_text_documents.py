@@ -1,0 +1,28 @@
+"""Texts of settings become maps and lists; what is broken or would take minutes raises ValueError."""
+
+from __future__ import annotations
+
+import pytest
+
+from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
+
+
+def test_documents() -> None:
+    """Each kind, with every scalar as text where the kind has no types."""
+    assert of_yaml("names: [cat, 2]") == {"names": ["cat", "2"]}
+    assert of_front_matter("---\nlabels: [a]\n---\n# Card") == {"labels": ["a"]}
+    assert of_front_matter("# Card") is None
+    assert of_toml("[a]\nb = 1") == {"a": {"b": 1}}
+    assert of_ini("[model]\nact = relu\nflag\n")["model"] == {"act": "relu", "flag": ""}
+    assert of_params("model: ViT-B-32\nlr: 0.1\nno setting\n") == {"model": "ViT-B-32", "lr": "0.1"}
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [(of_yaml, "a: ["), (of_yaml, "[" * 100), (of_ini, "act = relu"), (of_toml, "a."), (of_toml, f"{'a.' * 99}b = 1")],
+)
+def test_broken(read: object, text: str) -> None:
+    """Broken and deep texts raise ValueError."""
+    assert callable(read)
+    with pytest.raises(ValueError, match=r"."):
+        read(text)
