@@ -33,6 +33,7 @@ LARGEST = 1 << 20  # elements of statistics
 def check_inputs(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> list[str]:
     """Return notes on lists of inputs that differ. Raises MixError if a mixed weight has numbers for each of them."""
     notes: list[str] = []
+    end = "if these are the networks' inputs, their weights stand for other ones"
     one, two = _inputs_of(first), _inputs_of(other)
     for place in (place for place in one if place in two):
         names, others = one[place], two[place]
@@ -49,8 +50,9 @@ def check_inputs(first: Checkpoint, other: Checkpoint, selection: TensorFilter) 
                 "into both",
             )
         if weights or not (columns or COLUMNS.search(place)):
-            notes.append(f"{said}: if these are the networks' inputs, their weights stand for other ones")
-    return notes
+            notes.append(said)
+    more = f" (and {len(notes) - 1} more lists)" if len(notes) > 1 else ""
+    return [f"{notes[0]}{more}: {end}"] if notes else []
 
 
 def _inputs_of(checkpoint: Checkpoint) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.compare.class_files import OF_BYTES, document_of, files_of
 from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
 from soupcli.checkpoints.formats.own_settings import settings_in
-from soupcli.checkpoints.formats.setting_words import OF_MODEL, OF_STATISTICS, kind_of
+from soupcli.checkpoints.formats.setting_words import OF_STATISTICS, kind_of
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, sha256
 from soupcli.files.small_file import read_small
@@ -135,10 +135,9 @@ def _settings_of_training(checkpoint: Any) -> dict[str, tuple[str, Kind | None]]
         if label in compared:
             continue
         is_statistics = OF_STATISTICS.fullmatch(file.stem) is not None
-        above = f"{file.stem}." if OF_MODEL.fullmatch(file.stem) else ""
-        document = {file.stem: document_of(file)} if above else document_of(file)
-        for key, value in settings_in(document, statistics=is_statistics).items():
-            found[f"{label}: {key.removeprefix(above)}"] = value, kind_of(key, statistics=is_statistics)
+        above = file.stem.replace(".", "_")
+        for key, value in settings_in(document_of(file), named=above).items():
+            found[f"{label}: {key.removeprefix(f'{above}.')}"] = value, kind_of(key)
         if is_statistics and file.suffix.lower() in OF_BYTES:
             found[f"{label}: content"] = f"sha256:{sha256(FileVersion.of(file))[:12]}", "inputs"
     return found

@@ -31,15 +31,15 @@ def settings_in(
     numbers_of_tensor: NumbersOf = lambda _: None,
     *,
     network: str | None = None,
-    statistics: bool = False,
+    named: str = "",
 ) -> dict[str, str]:
     """Return the settings of the network and of its inputs in a document, as text, by their dotted keys.
 
     The state dict, which lies at the key `network` ("" for the document itself), and states of a training are not
-    searched, of modules only their own attributes. `statistics`: the document is a file of these.
+    searched, of modules only their own attributes. `named` is what the document is called, and the first part of keys.
     """
     found: dict[str, str] = {}
-    waiting, seen = deque([("", 1, document)]), 0
+    waiting, seen = deque([(f"{named}." if named else "", 1, document)]), 0
     tensors = f"{network}." if network else network
     while waiting and seen < MOST:
         prefix, depth, value = waiting.popleft()
@@ -48,7 +48,7 @@ def settings_in(
         for name, inner in view.items():
             key = f"{prefix}{name}"
             text = None
-            if kind_of(key, statistics=statistics) is not None and not (is_tensor(inner) and prefix == tensors):
+            if kind_of(key) is not None and not (is_tensor(inner) and prefix == tensors):
                 text = _text(str(name), inner, numbers_of_tensor)
             if text is not None:
                 found[key] = text

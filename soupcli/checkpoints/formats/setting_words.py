@@ -41,7 +41,8 @@ NETWORK = late_pattern(
     (\w+_)?(act|activation)(_?(fn|fun|func|function|layer|type|name))? | non_?linearity | (force_)?quick_?gelu
     | norm(_?(layer|type|fn|eps|first|style))? | (layer|rms|batch|group)_?norm(_?eps(ilon)?)? | (ln|bn)_?eps
     | (pre|post)_?norm
-    | (n|num)_?(\w+_)?heads? | n_?head | heads | global_?pool | pool(ing)?(_?(type|mode|method|strategy))?
+    | (n|num)_?(\w+_)?heads? | (\w+_)?attention_heads
+    | n_?head | heads | global_?pool | pool(ing)?(_?(type|mode|method|strategy))?
     | dilations? | strides? | padding(_mode)? | window_?size | shift_?size
     | rope_\w+ | rotary_\w+ | pos(ition(al)?)?_?(emb(edding)?|enc(oding)?)(_type)? | alibi | (is_)?causal
     | attn_?(scale|type|mode) | softmax_scale | logit_?(scale|cap|softcapping) | residual(_scale)? | skip_connections?
@@ -56,7 +57,7 @@ NETWORK = late_pattern(
 TRAINING = late_pattern(
     r"""
     (.*_)?(optim(izers?)?|sched(uler)?s?|trainer|train|training|val(idation)?|test|eval(uation)?|loss(es)?|callbacks?
-      |loggers?|logging|distill(ation)?|teacher|wandb|init|regulari[sz]ation|metrics?|history|results?|scores?|rewards?
+      |loggers?|logging|distill(ation)?|teacher|wandb|init|regulari[sz]ation|metrics?|history|results?|scores?|rewards?|summary|report|leaderboard|cv|folds?
       |sweep|search|generation|data_?loaders?|(train|val(idation)?|test)_(ds|data(set|loader)?))
     | aug(ment\w*|s)?(_\w+)? | (init|loss|aug|val|eval)_\w+
     """,
@@ -93,10 +94,10 @@ NAMED = frozenset({"model", "arch", "architecture", "backbone", "variant", "mode
 MOST_CHECKED = 200  # letters of a key
 
 
-def kind_of(key: str, *, statistics: bool = False) -> Kind | None:
+def kind_of(key: str) -> Kind | None:
     """Return what a setting with this dotted key is about, or None if it is one of a training, or is not known.
 
-    `statistics`: it stands in a file of these. So do those in parts that are called so, such as `normalizer`.
+    A key may begin with what its file is called: in `stats` and `normalizer` more are statistics of inputs.
     """
     *above, last = key.split(".")
     while (last.isdecimal() or last == "value") and above:  # the place in a list; Weights & Biases' settings
@@ -106,7 +107,7 @@ def kind_of(key: str, *, statistics: bool = False) -> Kind | None:
     if above and TRAINING.fullmatch(above[0]) and not above[0].lower().startswith("train"):
         return None
     last = last.rstrip("_")  # of scikit-learn's attributes
-    statistics = statistics or any(map(OF_STATISTICS.fullmatch, above))
+    statistics = any(map(OF_STATISTICS.fullmatch, above))
     if last == "size" and any(map(PREPARING.fullmatch, above)):
         return "inputs"
     if any(map(OF_MODEL.fullmatch, above)) and not INPUTS.fullmatch(last):

@@ -83,6 +83,10 @@ def test_other_inputs(tmp_path: Path) -> None:
     assert "lists age, bmi, sex, chol" in note and "if these are the networks' inputs" in note
     one, two = (in_file(tmp_path / name, cont_names=names) for name, names in (("c", ORDER[:3]), ("d", ORDER[2::-1])))
     assert len(check_inputs(one, two, EVERYTHING)) == 1
+    both = {"cont_names": ORDER[:3], "x_reals": ORDER[:2]}, {"cont_names": ORDER[2::-1], "x_reals": MOVED[:2]}
+    one, two = (in_file(tmp_path / name, **said) for name, said in zip("gh", both, strict=True))
+    [note] = check_inputs(one, two, EVERYTHING)
+    assert "(and 1 more lists)" in note
     one, two = (in_file(tmp_path / name, steps=names) for name, names in (("e", ORDER), ("f", MOVED)))
     assert check_inputs(one, two, EVERYTHING) == []
 
@@ -98,6 +102,7 @@ def test_other_inputs(tmp_path: Path) -> None:
         ("model_config__yaml", "mlp: A\ndropout: 1\n", "mlp: B\ndropout: 2\n", "model_config.yaml: mlp"),
         ("args__yaml", "imgsz: 640\nlr: 1\n", "imgsz: 320\nlr: 2\n", "args.yaml: imgsz"),
         ("stats__json", '{"best_acc": 1, "loss_mean": 2}', '{"best_acc": 2, "loss_mean": 3}', None),
+        ("metrics__json", '{"mean": 1, "std": 2}', '{"mean": 2, "std": 3}', None),
         ("hparams__yaml", "seed: 1\nmean_teacher: 2\n", "seed: 2\nmean_teacher: 3\n", None),
     ],
 )
