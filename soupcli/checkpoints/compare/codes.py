@@ -204,7 +204,8 @@ def _same_largest(numbers: Sequence[float], columns: int) -> bool:
 def _largest_of_rows(checkpoint: Checkpoint, name: str) -> float | None:
     """Return the largest magnitude if each of some rows, or of their blocks, has it about once; else None.
 
-    Rows of zeros but for a few numbers, such as those of an identity, are no codes.
+    Rows of zeros but for a few numbers, such as those of an identity, are no codes. Nor are rows that have it in one
+    column, as those of Mamba's `A_log` before training: all begin the same.
     """
     spec = checkpoint.tensors[name]
     columns, step = _columns(spec), -(-spec.shape[0] // MOST_ROWS)
@@ -216,8 +217,10 @@ def _largest_of_rows(checkpoint: Checkpoint, name: str) -> float | None:
         return None
     for block in (columns, *BLOCKS):
         if columns % block == 0:
-            times_b = is_largest_rc.reshape(-1, block).sum(axis=1)
-            if int(times_b.min()) > 0 and float(times_b.sum()) < MOST_TIMES * len(times_b):
+            is_largest_bn = is_largest_rc.reshape(-1, block)
+            times_b, in_column_n = is_largest_bn.sum(axis=1), is_largest_bn.sum(axis=0)
+            is_once = int(times_b.min()) > 0 and int(times_b.sum()) < MOST_TIMES * len(times_b)
+            if is_once and int(in_column_n.max()) * 2 <= len(times_b):
                 return largest
     return None
 

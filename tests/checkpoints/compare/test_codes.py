@@ -161,6 +161,12 @@ HEALTHY: dict[str, Callable[[int], Tensor]] = {
     "clipped": lambda _: torch.randn(32, 64).clamp(-1, 1),
     "clipped, a few in each row": lambda _: torch.randn(32, 64).clamp(-1.8, 1.8),
     "rows of unit length": lambda _: nn.functional.normalize(torch.randn(32, 32)),
+    "rows that begin the same": lambda seed: (
+        torch.arange(1, 17).log().repeat(32, 1) + seed * torch.eye(32)[:, :16] * 1e-3
+    ),
+    "rows that begin the same, in bfloat16": lambda _: (
+        torch.arange(1, 17).log().repeat(32, 1).to(BF16) + (torch.rand(32, 16) * 4e-3).to(BF16)
+    ),
     "bounded": lambda _: torch.rand(32, 32) * 2 - 1,
     "float8 alone": lambda _: torch.randn(32, 32).to(FP8),
     "float8 of large embeddings": lambda _: (torch.randn(32, 32) * 8).to(FP8),
