@@ -1,6 +1,6 @@
 """Finds checkpoints with the same weights as another one: `best.pth` is often `last.pth`.
 
-kept, doubles = without_doubles(checkpoints)
+kept, doubles = without_doubles(checkpoints, lambda _: None)
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from soupcli.checkpoints.compare.integers import is_incidental
 from soupcli.files.reading import same_content
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
@@ -29,28 +30,52 @@ class Double(NamedTuple):
     of: Checkpoint
 
 
-def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[Double]]:
-    """Return one checkpoint for each set of weights, and the others as doubles of it.
+def without_doubles(
+    checkpoints: Sequence[Checkpoint], within: Callable[[Checkpoint], Path | None]
+) -> tuple[list[Checkpoint], list[Double]]:
+    """Return one checkpoint for each set of weights in each folder that `within` names, and the others as its doubles.
 
     The first folder with these weights is kept, else the first file: a folder holds configuration and tokenizer too.
-    A soup is kept if all of them are soups: greedy's may be of one ingredient.
+    A soup is kept if all of them are soups: greedy's may be of one ingredient. Of what `within` names, a folder with
+    all the weights of an earlier one and no others is its double.
 
     A sample of every tensor is read, and whole tensors only if samples agree. Counters and other integers that any
     ingredient may give are ignored, because trainers save the same weights at different steps.
     """
+    if len(checkpoints) < 2:
+        return list(checkpoints), []
+    groups = _alike(checkpoints)
+    folders = {one: within(one) for one in checkpoints}
+    held: dict[Path | None, set[int]] = {}
+    for number, group in enumerate(groups):
+        for one in group:
+            held.setdefault(folders[one], set()).add(number)
+    first_with: dict[frozenset[int], Path | None] = {}
+    for one in checkpoints:
+        first_with.setdefault(frozenset(held[folders[one]]), folders[one])
+    chosen: dict[Checkpoint, Checkpoint] = {}
+    for group in groups:
+        inside: dict[Path | None, list[Checkpoint]] = {}
+        for one in group:
+            inside.setdefault(first_with[frozenset(held[folders[one]])], []).append(one)
+        chosen |= {one: kept for some in inside.values() for kept in [_one_to_keep(some)] for one in some}
+    doubles = [Double(one, chosen[one]) for one in checkpoints if chosen[one] is not one]
+    return [one for one in checkpoints if chosen[one] is one], doubles
+
+
+def _alike(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
+    """Return the checkpoints with the same weights together."""
     alike: dict[bytes, list[list[Checkpoint]]] = {}
     groups: list[list[Checkpoint]] = []
     for checkpoint in checkpoints:
-        beside = alike.setdefault(_sample(checkpoint), []) if len(checkpoints) > 1 else []
+        beside = alike.setdefault(_sample(checkpoint), [])
         group = next((group for group in beside if _equal(checkpoint, group[0])), None)
         if group is None:
             group = []
             beside.append(group)
             groups.append(group)
         group.append(checkpoint)
-    chosen = {one: kept for group in groups for kept in [_one_to_keep(group)] for one in group}
-    doubles = [Double(one, chosen[one]) for one in checkpoints if chosen[one] is not one]
-    return [one for one in checkpoints if chosen[one] is one], doubles
+    return groups
 
 
 def _one_to_keep(group: Sequence[Checkpoint]) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,14 +42,16 @@ def find(
     standard_input: Iterable[str] = (),
     prefer: str | None = None,
     doubles: bool = False,
+    within: Callable[[Checkpoint], Path | None] = lambda _: None,
     progress: Progress = silent,
 ) -> Listing:
     """Open what the words name: paths, globs, models of the Hub, or `-` for one path a line of `standard_input`.
 
     The old soup in the folder `out` is left out. Two paths to one file count once, and so do checkpoints with the same
-    weights, unless `doubles`; a soup for `out` then leaves out soups of its other ingredients. `prefer` (`best` or
-    `last`) takes one of each run. Raises UsageError for an empty word and for parts of one network, and
-    CheckpointError, with a line for each, for words that match nothing and for paths that are no checkpoints.
+    weights, unless `doubles`; a soup for `out` then leaves out soups of its other ingredients. Both count once in each
+    folder that `within` names, which may hold the start of another run. `prefer` (`best` or `last`) takes one of each
+    run. Raises UsageError for an empty word and for parts of one network, and CheckpointError, with a line for each,
+    for words that match nothing and for paths that are no checkpoints.
     """
     named = paths_of(words, standard_input, prefer, how)
     failures = list(named.failures)
@@ -69,8 +71,8 @@ def find(
     if failures:
         failures += _empty_folders(named.passed)
         raise failures[0] if len(failures) == 1 else CheckpointErrors(failures, len(opened) + len(failures))
-    kept, twice = _each_once(opened)
-    found, copies = (kept, []) if doubles else without_doubles(kept)
+    kept, twice = _each_once(opened, within)
+    found, copies = (kept, []) if doubles else without_doubles(kept, within)
     found, soups = without_soups(found, copies, progress) if out is not None and not doubles else (found, [])
     _refuse_parts(found)
     notes += [*twice, *_about(copies), *(f"{soup.checkpoint.path} is {soup.shown}: {ALL_THE_SAME}" for soup in soups)]
@@ -101,12 +103,14 @@ def _needless(how: How | None) -> list[tuple[str, bool]]:
     return [("--allow-class", bool(how and how.allow)), ("--trust", bool(how and how.trust))]
 
 
-def _each_once(opened: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+def _each_once(
+    opened: Sequence[Checkpoint], within: Callable[[Checkpoint], Path | None]
+) -> tuple[list[Checkpoint], list[str]]:
     """Return the checkpoints without those that were given twice, and a line for each of these."""
-    kept: dict[tuple[tuple[int, int], ...], Checkpoint] = {}
+    kept: dict[object, Checkpoint] = {}
     notes: list[str] = []
     for checkpoint in opened:
-        identity = tuple((file.device, file.inode) for file in checkpoint.files)
+        identity = (within(checkpoint), *((file.device, file.inode) for file in checkpoint.files))
         known = kept.setdefault(identity, checkpoint)
         if known is not checkpoint:
             notes.append(f"{checkpoint.path} is the same file as {known.path}: counted once")

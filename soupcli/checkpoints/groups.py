@@ -177,11 +177,16 @@ def grouped(checkpoints: Sequence[Checkpoint], by: str) -> list[CheckpointGroup]
     members: dict[Path, list[Checkpoint]] = {}
     paths: dict[Path, Path] = {}
     for one in checkpoints:
-        path = folder_of_run(one) if by == BY_RUN else _folder_that_fits(one, by)
+        path = folder_of_group(one, by)
         members.setdefault(path.absolute(), []).append(one)
         paths.setdefault(path.absolute(), path)
     groups = [CheckpointGroup(paths[key], tuple(in_order_of_steps(found))) for key, found in members.items()]
     return sorted(groups, key=lambda group: natural_order(str(group.path)))
+
+
+def folder_of_group(one: Checkpoint, by: str) -> Path:
+    """Return the folder whose checkpoints are grouped. Raises UsageError for none that matches, and for several."""
+    return folder_of_run(one) if by == BY_RUN else _folder_that_fits(one, by)
 
 
 def _folder_that_fits(one: Checkpoint, pattern: str) -> Path:

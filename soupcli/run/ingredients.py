@@ -16,7 +16,7 @@ from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.checkpoints.compare.constants import with_constants, with_these
 from soupcli.checkpoints.compare.names import Names, common_names
 from soupcli.checkpoints.find import Listing, find
-from soupcli.checkpoints.groups import grouped
+from soupcli.checkpoints.groups import folder_of_group, grouped
 from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.window import PassedOver, choose
@@ -94,7 +94,7 @@ def _base_on_hub(named: Path, *, quiet: bool) -> Checkpoint:
 
 def _find(resolved: Resolved, progress: ProgressReporter) -> Listing:
     options, recipe = resolved.options, resolved.recipe
-    words = options.ckpts or recipe.ckpts
+    words, by = options.ckpts or recipe.ckpts, recipe.window.group_by
     if not words:
         raise UsageError("--ckpts: no checkpoints given", hint="e.g. --ckpts runs/*/")
     how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
@@ -105,6 +105,7 @@ def _find(resolved: Resolved, progress: ProgressReporter) -> Listing:
             out=recipe.out if isinstance(options, SoupOptions) else None,
             standard_input=sys.stdin if "-" in words else (),
             prefer=recipe.window.prefer,
+            within=lambda one: None if by is None else folder_of_group(one, by).absolute(),
             doubles=resolved.command.takes_doubles or bool(recipe.mix.weights or recipe.mix.weights_for),
             progress=progress,
         )

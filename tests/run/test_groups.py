@@ -106,6 +106,22 @@ def test_groups_of_one_size_are_the_mean_of_all(sweep: Path, soup: Soup) -> None
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_run_holds_the_start_of_another(sweep: Path, soup: Soup, link: bool) -> None:
+    """A checkpoint that two runs branch from counts in the mean of both; a copy of a whole run counts once."""
+    shared = Path("sweep/b/checkpoint-100")
+    if link:
+        shared.symlink_to(Path("sweep/a/checkpoint-500").absolute())
+    else:
+        shutil.copytree("sweep/a/checkpoint-500", shared)
+    shutil.copytree("sweep/a", "sweep/d", symlinks=True)
+    report = ran(soup, "uniform", "--group-by", "run", "--out", "out")
+    assert report["soup"]["groups"] == ["sweep/a", "sweep/b", "sweep/c"]
+    wanted = mean([group(name) for name in "abc"])
+    made = load_file("out/model.safetensors")
+    assert all(torch.allclose(made[name].double(), wanted[name], atol=1e-6) for name in wanted)
+
+
 def test_pattern(sweep: Path, soup: Soup) -> None:
     """A pattern of folders groups what lies below each, at whatever depth."""
     shutil.move("sweep", "lr")
