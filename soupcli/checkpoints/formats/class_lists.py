@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from soupcli.checkpoints.formats.class_words import (
     BEGIN_SETTINGS,
@@ -50,29 +50,55 @@ _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name 
 View = Callable[[Any], "Mapping[Any, Any] | None"]
 
 
-def named_rows(document: Any, view_of: View | None = None) -> dict[str, list[str]]:
-    """Return the names of classes in a document, by the dotted key that states them.
+Entries = Iterable[tuple[str, str, Any]]  # dotted places, keys and values
+
+
+class Lists(NamedTuple):
+    """The lists of names in a document, by the dotted keys that state them."""
+
+    classes: dict[str, list[str]]
+    others: dict[str, list[str]]
+    inputs: dict[str, list[str]]
+
+
+def lists_in(document: Any, view_of: View | None = None) -> Lists:
+    """Return what `named_rows`, `other_lists` and `input_lists` do, from one pass.
 
     `view_of` returns the entries of a nested value, or None.
     """
-    entries = _entries(document, view_of or _mapping)
-    found = {place: names_by_row(value) for place, key, value in entries if KEYS.fullmatch(key)}
-    return {place: names for place, names in found.items() if names is not None}
+    entries = list(_entries(document, view_of or _mapping))
+    return Lists(_classes(entries), _others(entries), _inputs(entries))
 
 
-def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[str]]:
+def named_rows(document: Any) -> dict[str, list[str]]:
+    """Return the names of classes in a document, by the dotted key that states them."""
+    return _classes(_entries(document, _mapping))
+
+
+def other_lists(document: Any) -> dict[str, list[str]]:
     """Return the lists of different names in a document that may be those of a head's rows, by their dotted keys.
 
     They count as such only if another document has the same names in another order.
     """
-    entries = _entries(document, view_of or _mapping)
+    return _others(_entries(document, _mapping))
+
+
+def input_lists(document: Any) -> dict[str, list[str]]:
+    """Return the lists of a network's inputs in a document, such as the columns of a table, by their dotted keys."""
+    return _inputs(_entries(document, _mapping))
+
+
+def _classes(entries: Entries) -> dict[str, list[str]]:
+    found = {place: names_by_row(value) for place, key, value in entries if KEYS.fullmatch(key)}
+    return {place: names for place, names in found.items() if names is not None}
+
+
+def _others(entries: Entries) -> dict[str, list[str]]:
     found = {place: other_list(key, value) for place, key, value in entries}
     return {place: names for place, names in found.items() if names is not None}
 
 
-def input_lists(document: Any, view_of: View | None = None) -> dict[str, list[str]]:
-    """Return the lists of a network's inputs in a document, such as the columns of a table, by their dotted keys."""
-    entries = _entries(document, view_of or _mapping)
+def _inputs(entries: Entries) -> dict[str, list[str]]:
     found = {place: names_in_order(value) for place, key, value in entries if INPUTS.fullmatch(key)}
     return {place: names for place, names in found.items() if names is not None}
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.formats.class_lists import input_lists, named_rows, other_lists
+from soupcli.checkpoints.formats.class_lists import lists_in
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.sentencepiece import numbered_pieces
 from soupcli.checkpoints.formats.soup_mark import members_at, tail_of
@@ -43,13 +43,14 @@ def read_contents(file: FileVersion, how: How) -> Contents:
     weights = weights_member(file)
     contents = read_header(file, weights.offset, weights.size, key=how.key)
     origin, beside = contents.origin, _documents(file)
+    lists = lists_in(beside)
     return contents._replace(
         origin=origin._replace(
             format="NeMo",
             members=members_at(file, tail_of(file)),
-            classes={**origin.classes, **named_rows(beside)},
-            lists={**origin.lists, **other_lists(beside)},
-            inputs={**origin.inputs, **input_lists(beside)},
+            classes={**origin.classes, **lists.classes},
+            lists={**origin.lists, **lists.others},
+            inputs={**origin.inputs, **lists.inputs},
             settings={**origin.settings, **settings_in(beside)},
         )
     )

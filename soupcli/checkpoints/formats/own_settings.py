@@ -44,12 +44,13 @@ def settings_in(
     while waiting and seen < MOST:
         prefix, depth, value = waiting.popleft()
         view = _searched(value)
-        seen += len(view)
+        is_state_dict = prefix == tensors or len(view) > MOST_SHOWN
         for name, inner in view.items():
+            if is_state_dict and is_tensor(inner):
+                continue
+            seen += 1
             key = f"{prefix}{name}"
-            text = None
-            if kind_of(key) is not None and not (is_tensor(inner) and prefix == tensors):
-                text = _text(str(name), inner, numbers_of_tensor)
+            text = _text(str(name), inner, numbers_of_tensor) if kind_of(key) is not None else None
             if text is not None:
                 found[key] = text
             elif depth < DEEPEST and _may_hold(str(name), inner):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.formats.class_lists import input_lists, named_rows, other_lists
+from soupcli.checkpoints.formats.class_lists import lists_in
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.soup_mark import members_in
 from soupcli.errors import CheckpointError
@@ -95,9 +95,10 @@ def read_contents(file: FileVersion, _: How) -> Contents:
         )
     said = _documents(metadata)
     marked = members_in(metadata.get("soup", "{}"))
-    origin = Origin("safetensors", members=marked, classes=named_rows(said), lists=other_lists(said))
+    classes, lists, inputs = lists_in(said)
+    origin = Origin("safetensors", members=marked, classes=classes, lists=lists, inputs=inputs)
     beside = {key: text for key, text in metadata.items() if key != "soup"} | said
-    return Contents(specs, places, origin._replace(inputs=input_lists(said), settings=settings_in(beside)))
+    return Contents(specs, places, origin._replace(settings=settings_in(beside)))
 
 
 def _documents(metadata: dict[str, str]) -> dict[str, Any]:

@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.beside_network import parts_beside
-from soupcli.checkpoints.formats.class_lists import (
-    LONGEST_JSON,
-    View,
-    entries_of_json,
-    input_lists,
-    named_rows,
-    other_lists,
-)
+from soupcli.checkpoints.formats.class_lists import LONGEST_JSON, View, entries_of_json, lists_in
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part
 from soupcli.checkpoints.formats.own_settings import settings_in
@@ -129,11 +122,10 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     _check_expanded(file, specs, places)
     origin = _origin(format_, view, part, partial(_scalar, file, saved))
     stated = _stating(file, saved.start)
-    classes, lists = named_rows(saved.content, stated), other_lists(saved.content, stated)
-    origin = origin._replace(classes=classes, lists=lists, members=members_at(file, saved.mark))
+    classes, lists, inputs = lists_in(saved.content, stated)
+    origin = origin._replace(classes=classes, lists=lists, inputs=inputs, members=members_at(file, saved.mark))
     settings = settings_in(saved.content, partial(_numbers, file, saved), network=part.key or "")
-    origin = origin._replace(inputs=input_lists(saved.content, stated), settings=settings)
-    return Contents(specs, places, origin)
+    return Contents(specs, places, origin._replace(settings=settings))
 
 
 def _stating(file: FileVersion, start: int) -> View:

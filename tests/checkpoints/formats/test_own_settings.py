@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from soupcli.checkpoints.formats import own_settings
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.setting_words import kind_of
 from soupcli.checkpoints.open import open_checkpoint
@@ -63,6 +64,14 @@ def test_found(kind: str, tmp_path: Path) -> None:
     said, keys = FOUND[kind]
     torch.save({"state_dict": {"w": torch.zeros(2), "mean": torch.zeros(3)}, **said}, tmp_path / "a.pt")
     assert " ".join(sorted(open_checkpoint(tmp_path / "a.pt").origin.settings)) == keys
+
+
+def test_behind_many_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of a large network do not count among the entries that are looked at."""
+    monkeypatch.setattr(own_settings, "MOST", 10)
+    state = {f"w{number}": torch.zeros(1) for number in range(40)}
+    torch.save({"state_dict": state, "ema": state, "args": {"sr": 16000}, "x": {"y": {"sr": 8000}}}, tmp_path / "a.pt")
+    assert open_checkpoint(tmp_path / "a.pt").origin.settings == {"args.sr": "16000", "x.y.sr": "8000"}
 
 
 def test_values() -> None:

@@ -24,8 +24,8 @@ DEEPEST = 4  # objects in objects that stand for one value
 def opened(value: Any) -> Any:
     """Return the dict, list or value that an object stands for; anything else as it is."""
     for _ in range(DEEPEST):
-        if not isinstance(value, StandIn):
-            break
+        if not isinstance(value, StandIn) or not (value.items or value.state):
+            break  # such as a tensor
         held = next((key for name, key in CONTENT if name.fullmatch(value.full_name)), None)
         if held is not None and held in value.attributes:
             value = value.attributes[held]
