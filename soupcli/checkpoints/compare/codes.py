@@ -35,7 +35,7 @@ LEAST_CODE = 0.5  # the largest magnitude of a code of few values is at least th
 SAMPLE = 1 << 12  # elements of a float8 matrix that show how far its numbers reach
 REACH = 1 / 8  # of the range of float8
 SHAPES = 8  # of matrices whose rows are looked at
-ROWS = 8  # rows and columns of such a matrix
+FEWEST_ROWS, FEWEST_COLUMNS = 16, 8  # of such a matrix: fewer agree by chance, as numbers from a range in bfloat16 do
 WIDEST = 1 << 16  # columns
 MOST_ROWS = 64  # that are looked at, from all of a matrix
 BLOCKS = (256, 128, 64, 32, 16)  # elements that share a scale
@@ -185,8 +185,13 @@ def _one_of_each_shape(checkpoint: Checkpoint, selection: TensorFilter) -> list[
     """Return the first mixed matrix of each shape, of the SHAPES largest ones."""
     found: dict[tuple[int, ...], str] = {}
     for name, spec in checkpoint.tensors.items():
-        is_matrix = spec.dtype.is_floating_point and len(spec.shape) > 1 and spec.shape[0] >= ROWS
-        if is_matrix and ROWS <= _columns(spec) <= WIDEST and name not in checkpoint.adapted and selection.mixes(name):
+        is_matrix = spec.dtype.is_floating_point and len(spec.shape) > 1 and spec.shape[0] >= FEWEST_ROWS
+        if (
+            is_matrix
+            and FEWEST_COLUMNS <= _columns(spec) <= WIDEST
+            and name not in checkpoint.adapted
+            and selection.mixes(name)
+        ):
             found.setdefault(spec.shape, name)
     return [found[shape] for shape in sorted(found, key=math.prod, reverse=True)[:SHAPES]]
 
