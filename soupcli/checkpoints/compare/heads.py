@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# In names of the last layer.
-HEAD = re.compile(r"head|classif|logit|score|predict|(^|\.)(fc|cls)\d*\.|(^|[._])(cls|class)_(preds?|embed)\b")
-CLASSES = re.compile(r"cls|class")
+# In names of the last layer, and of what belongs to classes beside it: a CRF's transitions, prototypes, priors.
+HEAD = re.compile(
+    r"head|classif|logit|score|predict|(^|\.)(fc|cls)\d*\.|(^|[._])(cls|class)_(preds?|embed)\b"
+    r"|crf|transitions|prototype|(^|[._])(class|label)_?(prior|bias|emb\b)|prior$|threshold"
+)
+CLASSES = re.compile(r"cls|class|label")
+TRANSITIONS = re.compile(r"transitions$")
 # Heads of what is the same for all classes: boxes, and whether anything is there. Those of boxes may be for each class.
 BOXES = re.compile(r"(^|_)b?box(es)?(_|\b)|(^|_)reg(ression)?(_|\b)|(^|_)(center|iou|obj)")
 AGNOSTIC = re.compile(r"(^|\.)rpn(_\w+)?\.|objectness|centerness")
@@ -33,6 +37,9 @@ COMMON = re.compile(
     r"labels?|class(es)?|names?|lists?|map(ping)?|index|idx|ids|heads?|tasks?|config|json|yaml|txt|csv|weight|bias|model"
     r"|module|data(set)?|meta|args|h?params|hyper|parameters|cls|classifier|categor(y|ies)|targets?|dict|encoder"
 )
+# Keys of lists with a module for each name, and the numbers of such modules.
+OF_MODULES = re.compile(r"(\w+_)?(tasks?|domains?|experts?|modalit(y|ies)|views|branches|heads)(_?(names|list|order))?")
+NUMBERED = re.compile(r"\.(\d+)(?=\.)")
 FEWEST_EMBEDDED = 3  # rows of an embedding that a list may name: tokens have two types in many networks
 MOST_ANCHORS = 9  # boxes at one place, each with numbers for all classes
 OF_A_BOX = 5  # numbers of YOLO's up to v7 beside those of the classes: a place, a size, whether anything is there
@@ -66,12 +73,14 @@ def heads_for(
     shapes = {name: checkpoint.tensors[name].shape for name in tables(checkpoint, TensorFilter())}
     rows = {name: shape for name, shape in shapes.items() if "embed" not in name or HEAD.search(name)}
     named = _named(rows, classes, others) or (_of_detectors(rows, classes) if sure else [])
+    ends = [name for name in rows if TRANSITIONS.search(name) and rows[name][0] == classes + 2]  # a start, an end
     if named:
-        return _heads(_of_the_same_words(named, said), rows, selection)
-    outputs = _fitting(rows, classes)
+        own = _of_the_same_words(named, said)
+        return _heads([*own, *(name for name in ends if name not in own)], rows, selection)
+    outputs = _fitting(rows, classes) or _of_two(rows, classes, sure=sure)
     columns = {shape[1] for shape in shapes.values() if len(shape) > 1}
     if outputs and classes not in columns:
-        return _heads(outputs, rows, selection, known=False)
+        return _heads([*outputs, *ends], rows, selection, known=False)
     of_yolo = _of_yolo(rows, columns, classes) if sure else []
     if of_yolo:
         return _heads(of_yolo, rows, selection, known=False)
@@ -91,7 +100,7 @@ def _named(rows: Shapes, classes: int, others: Collection[int]) -> list[str]:
     Boxes of each class belong to them: four numbers for each, in the module of a head.
     """
     heads = {name: shape for name, shape in rows.items() if HEAD.search(name) and not _is_agnostic(name)}
-    exact, beyond = (_fitting(heads, count) for count in (classes, classes + 1))
+    exact, beyond = ([name for name in heads if rows[name][0] == count] for count in (classes, classes + 1))
     if exact:
         beyond = [name for name in beyond if CLASSES.search(_leaf(name)) and classes + 1 not in others]
     found = [*exact, *beyond]
@@ -99,6 +108,14 @@ def _named(rows: Shapes, classes: int, others: Collection[int]) -> list[str]:
     counts = {4 * count for count in (classes, classes + 1)}
     boxes = (name for name in rows if _parent(name) in parents and BOXES.search(_leaf(name)))
     return [*found, *(name for name in boxes if rows[name][0] in counts and name not in found)]
+
+
+def _of_two(rows: Shapes, classes: int, *, sure: bool) -> list[str]:
+    """Return the one output for two classes, whose sign says which: of all that are one number the heads, else all."""
+    single = [name for name in _fitting(rows, 1) if len(rows[name]) > 1 or HEAD.search(name)] if classes == 2 else []
+    found = [name for name in single if HEAD.search(name) and not _is_agnostic(name)] or single
+    modules = {_module(name) for name in found if len(rows[name]) > 1}
+    return [name for name, shape in rows.items() if _module(name) in modules and shape[0] == 1] if sure else []
 
 
 def _of_detectors(rows: Shapes, classes: int) -> list[str]:
@@ -177,6 +194,18 @@ def _parent(name: str) -> str:
 
 def _plain(name: str) -> str:
     return NUMBER.sub("", name)
+
+
+def modules_for(checkpoint: Checkpoint, selection: TensorFilter, said: str, names: int) -> str | None:
+    """Return a pattern of mixed modules that are numbered as a list of tasks or the like is, or None without any."""
+    if not OF_MODULES.fullmatch(said.rpartition(".")[2].rpartition(": ")[2]):
+        return None
+    numbered: dict[str, set[str]] = {}
+    for name in filter(selection.mixes, checkpoint.tensors):
+        for number in NUMBERED.finditer(name):
+            numbered.setdefault(name[: number.start()], set()).add(number[1])
+    every = {str(number) for number in range(names)}
+    return next((f"{above}.*" for above, numbers in numbered.items() if numbers == every), None)
 
 
 def patterns_of(heads: Sequence[str]) -> list[str]:

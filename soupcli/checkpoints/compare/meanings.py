@@ -19,7 +19,7 @@ from soupcli.checkpoints.compare.class_orders import (
     other_orders,
     shown,
 )
-from soupcli.checkpoints.compare.heads import heads_for, patterns_of
+from soupcli.checkpoints.compare.heads import heads_for, modules_for, patterns_of
 from soupcli.checkpoints.compare.inputs import check_inputs
 from soupcli.checkpoints.compare.tokens import check_tokens
 from soupcli.checkpoints.formats.class_lists import is_class_list, plain_name
@@ -102,7 +102,7 @@ def _check_order(
     more = MOST_MORE if said.sure or _is_embedded(said.place) else 0
     heads = heads_for(first, selection, len(one), said.place, sure=said.sure, more=more, others=lengths)
     if not heads.mixed:
-        return _of_no_head(first, other, said, heads)
+        return _of_no_head(first, other, selection, said, heads)
     rest = " ".join(_quoted(pattern) for pattern in patterns_of(heads.every))
     rest = f"--exclude {rest}" if heads.known else f"--exclude with its name, such as {rest}"
     way = f"{_remedy(first, said.orders, heads, moved=moved)}mix all but the head: {rest}"
@@ -116,9 +116,15 @@ def _check_order(
     )
 
 
-def _of_no_head(first: Checkpoint, other: Checkpoint, said: _List, heads: Heads) -> str | None:
+def _of_no_head(first: Checkpoint, other: Checkpoint, selection: TensorFilter, said: _List, heads: Heads) -> str | None:
     """Return what to say if classes differ, and no mixed tensor is known to have a row for each."""
     one, two = said.orders
+    modules = modules_for(first, selection, said.place, len(one)) if contradict(one, two) else None
+    if modules is not None:
+        return (
+            f"{other.path}: {said.place} lists {shown(two)}, that of {first.path} lists {shown(one)}: if {modules!r} "
+            "are the modules of these, each is mixed with that of another"
+        )
     if heads.maybe:
         return (
             f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: {heads.maybe[0]!r} "

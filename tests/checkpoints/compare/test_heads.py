@@ -87,6 +87,13 @@ NETWORKS: dict[str, tuple[Shapes, list[str]]] = {
         },
         ["model.enc_score_head.*", "model.denoising_class_embed.*", "model.decoder.class_embed.*"],
     ),
+    "a CRF": (
+        {"classifier.weight": (3, 8), "crf.transitions": (3, 3), "crf.start_transitions": (3,)},
+        ["classifier.*", "crf.transitions", "crf.start_transitions"],
+    ),
+    "flair": ({"linear.weight": (3, 8), "transitions": (5, 5)}, ["linear.*", "transitions"]),
+    "priors": ({"head.weight": (3, 8), "class_prior": (3,)}, ["head.*", "class_prior"]),
+    "a condition": ({"head.weight": (3, 8), "label_emb.weight": (4, 8)}, ["head.*", "label_emb.*"]),
     "DeiT": ({"head.weight": (3, 8), "head_dist.weight": (3, 8)}, ["head.*", "head_dist.*"]),
     "no names of heads": ({"proj_a.weight": (3, 8), "proj_b.weight": (3, 8)}, ["proj_a.*", "proj_b.*"]),
 }
@@ -129,6 +136,27 @@ def test_a_list_for_each_head(tmp_path: Path) -> None:
         check_meanings([one, other], without_shape)
     with pytest.raises(MixError, match=r"rows of 'shape_head.weight'"):
         check_meanings([one, both], without_color)
+
+
+@pytest.mark.parametrize("head", ["fc", "net.2"])
+def test_one_output_for_two_classes(head: str, tmp_path: Path) -> None:
+    """The sign of one output says which of two classes it is: networks that mean the opposite are refused."""
+    shapes = {"body.weight": (8, 8), f"{head}.weight": (1, 8), f"{head}.bias": (1,)}
+    pair = [run(tmp_path / f"{n}.pt", shapes, classes=names) for n, names in enumerate((["no", "yes"], ["yes", "no"]))]
+    with pytest.raises(MixError, match=f"rows of '{head}.weight' stand for other classes"):
+        check_meanings(pair, EVERYTHING)
+    assert check_meanings(pair, TensorFilter(exclude=(f"{head}.*",))) == []
+
+
+def test_modules_for_names(tmp_path: Path) -> None:
+    """Modules that are numbered as a list of tasks is are said to be mixed with others; layers are none of these."""
+    shapes = {f"adapters.{number}.weight": (8, 8) for number in range(3)} | {"layers.0.weight": (8, 8)}
+    pair = [run(tmp_path / f"{n}.pt", shapes, tasks=names) for n, names in enumerate((ORDER, MOVED))]
+    [note] = check_meanings(pair, EVERYTHING)
+    assert "tasks lists dog, eel, cat" in note and "if 'adapters.*' are the modules of these" in note
+    assert check_meanings(pair, TensorFilter(exclude=("adapters.*",))) == []
+    other = [run(tmp_path / f"o{n}.pt", shapes, animals=names) for n, names in enumerate((ORDER, MOVED))]
+    assert check_meanings(other, EVERYTHING) == []
 
 
 def test_lists_in_a_list(tmp_path: Path) -> None:
