@@ -132,12 +132,7 @@ FOLDERS: dict[str, Callable[[int], Iterable[tuple[str, bytes]]]] = {
     "steps": lambda size: [
         ("trainer_state.json", b'{"global_step":1,"log_history":[' + b'{"step":1},' * (size // 33) + b"{}]}")
     ],
-    "index": lambda size: [
-        (
-            "model.safetensors.index.json",
-            b'{"weight_map":{' + b",".join(b'"%d":"model.safetensors"' % at for at in range(size // 410)) + b"}}",
-        )
-    ],
+    "unlike": lambda size: [("config.json", json.dumps({f"{at}": at for at in range(size // 3_300)}).encode())],
 }
 
 
@@ -158,6 +153,11 @@ def inputs(size: int) -> Iterator[tuple[str, list[str]]]:
     for name, files in FOLDERS.items():
         folder_of("beside", files(size))
         yield f"folder: {name}", ["inspect", "--ckpts", "beside"]
+    folder_of("index", [])
+    Path("index/model.safetensors").rename("index/part.safetensors")  # which is opened by its index alone
+    names = ",".join(f'"{at or "w"}":"part.safetensors"' for at in range(size // 410))
+    Path("index/model.safetensors.index.json").write_text(f'{{"weight_map":{{{names}}}}}')
+    yield "folder: index", ["inspect", "--ckpts", "index"]
     for name in HOLES:
         for side in ("one", "two"):
             folder_of(side, [])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from soupcli.checkpoints.compare.class_files import OF_BYTES, document_of, files
 from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.setting_words import OF_STATISTICS, kind_of
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, sha256
 from soupcli.files.small_file import read_small
@@ -89,7 +89,7 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
     """Return every differing setting of the side files, sorted. A file that some lack counts as one setting."""
     known = [dict(_settings(compared_files(checkpoint))) for checkpoint in checkpoints]
     files = [{key.partition(": ")[0] for key in settings} for settings in known]
-    found: list[Setting] = []
+    found: dict[Setting, None] = {}
     for key in sorted({key for settings in known for key in settings}):
         file, _, name = key.partition(": ")
         if not all(file in present for present in files):
@@ -98,11 +98,10 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
             settings.get(key, ABSENT) if name else (PRESENT if file in present else ABSENT)
             for settings, present in zip(known, files, strict=True)
         )
-        # A missing key has the library's own value; a network without its code has none.
-        of_network = file.endswith(".py") or (ABSENT not in values and _of_network(file, name))
-        setting = Setting(key, values, _of_inputs(file, name), of_network)
-        if len(set(values)) > 1 and setting not in found:
-            found.append(setting)
+        if len(set(values)) > 1:
+            # A missing key has the library's own value; a network without its code has none.
+            of_network = file.endswith(".py") or (ABSENT not in values and _of_network(file, name))
+            found[Setting(key, values, _of_inputs(file, name), of_network)] = None
     return [*found, *_of_trainings(checkpoints)]
 
 
@@ -144,20 +143,16 @@ def _settings_of_training(checkpoint: Any) -> dict[str, tuple[str, Kind | None]]
 
 
 def _of_inputs(file: str, name: str) -> bool:
-    return any(fnmatchcase(file.rpartition("/")[2], pattern) for pattern in FILES_OF_INPUTS) or any(
-        fnmatchcase(name, pattern) for pattern in KEYS_OF_INPUTS
-    )
+    return matches(file.rpartition("/")[2], FILES_OF_INPUTS) or matches(name, KEYS_OF_INPUTS)
 
 
 def _of_network(file: str, name: str) -> bool:
     stem = file.rpartition("/")[2]
     if stem == SCHEDULER:
-        return any(fnmatchcase(name, pattern) for pattern in KEYS_OF_NOISE)
-    if not name or not any(fnmatchcase(stem, each) for each in FILES_OF_NETWORKS) or _of_inputs(file, name):
+        return matches(name, KEYS_OF_NOISE)
+    if not name or not matches(stem, FILES_OF_NETWORKS) or _of_inputs(file, name):
         return False
-    return name in KEYS_OF_NETWORKS or not any(
-        fnmatchcase(part, pattern) for pattern in KEYS_OF_TRAINING for part in (name, _last(name))
-    )
+    return name in KEYS_OF_NETWORKS or not any(matches(part, KEYS_OF_TRAINING) for part in (name, _last(name)))
 
 
 def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
@@ -199,7 +194,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _is_note(key: str) -> bool:
-    return any(fnmatchcase(part, pattern) for pattern in NOTES for part in key.split("."))
+    return any(matches(part, NOTES) for part in key.split("."))
 
 
 def _last(key: str) -> str:

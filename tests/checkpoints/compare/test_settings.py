@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.compare.settings import Setting, differing_settings
 from soupcli.checkpoints.open import open_checkpoint
+from tests.helpers.operations import operations
 
 Files = dict[str, Any]
 BERT = {"hidden_size": 4, "hidden_act": "gelu"}
@@ -104,3 +105,18 @@ def test_training_of_gliner(tmp_path: Path) -> None:
     found = settings(tmp_path, *files)
     assert len(found) == len(of_training)
     assert not any(setting.of_network or setting.of_inputs for setting in found)
+
+
+def test_very_many_keys(tmp_path: Path) -> None:
+    """Each key of a large configuration takes a few steps, whether it differs or not, or all of the file is missing."""
+
+    def steps(count: int) -> int:
+        one: Files = {"config.json": {f"k{number}": number for number in range(count)}}
+        other: Files = {"config.json": {f"k{number}": number + number % 2 for number in range(count)}}
+        settings(tmp_path / str(count), one, other, {})
+        folders = [open_checkpoint(tmp_path / f"{count}/r{number}") for number in range(3)]
+        pairs = folders[:1], folders[:2], folders[::2]
+        return operations(lambda: [differing_settings(pair) for pair in pairs])
+
+    steps(100)  # what is compiled once
+    assert steps(400) - steps(200) < 200 * 600
