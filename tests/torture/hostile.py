@@ -155,8 +155,8 @@ def inputs(size: int) -> Iterator[tuple[str, list[str]]]:
         yield f"folder: {name}", ["inspect", "--ckpts", "beside"]
     folder_of("index", [])
     Path("index/model.safetensors").rename("index/part.safetensors")  # which is opened by its index alone
-    names = ",".join(f'"{at or "w"}":"part.safetensors"' for at in range(size // 410))
-    Path("index/model.safetensors.index.json").write_text(f'{{"weight_map":{{{names}}}}}')
+    entries = ",".join(f'"{at or "w"}":"part.safetensors"' for at in range(size // 410))
+    Path("index/model.safetensors.index.json").write_text(f'{{"weight_map":{{{entries}}}}}')
     yield "folder: index", ["inspect", "--ckpts", "index"]
     for name in HOLES:
         for side in ("one", "two"):

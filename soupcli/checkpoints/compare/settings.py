@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 26  # bytes of a file that is read; a larger one is compared by its size
 MAX_BYTES = 1_000_000  # of a file that is looked into; larger ones are compared by their hash
+LONGEST_KEY, LONGEST_VALUE = 2_000, 1_000  # letters; a file with longer keys is compared by its hash, a value too
 # Notes of the library that wrote the file, with no meaning for the network.
 NOTES = (
     *("_name_or_path", "name_or_path", "_commit_hash", "*_version", "__version__", "version", "torch_dtype", "dtype"),
@@ -164,7 +165,7 @@ def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
             continue
         settings = _of_json(content) if file.suffix == ".json" and len(content) <= MAX_BYTES else None
         if settings is None:
-            yield f"{label}: content", f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
+            yield f"{label}: content", f"sha256:{_hash(content)}"
         else:
             yield from ((f"{label}: {key}", value) for key, value in settings if not _is_note(key))
 
@@ -186,11 +187,20 @@ def _of_json(content: bytes) -> list[tuple[str, str]] | None:
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the values by dotted keys. Raises ValueError for very long ones: of deep maps they would take gigabytes."""
     for key, value in document.items():
+        name = f"{prefix}{key}"
+        if len(name) > LONGEST_KEY:
+            raise ValueError(name[:LONGEST_KEY])
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value, sort_keys=True)
+            yield from _flat(value, f"{name}.")
+            continue
+        text = json.dumps(value, sort_keys=True)
+        yield name, text if len(text) <= LONGEST_VALUE else f"{text[:40]}... (sha256:{_hash(text.encode())})"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _is_note(key: str) -> bool:

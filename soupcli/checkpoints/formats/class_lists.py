@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from soupcli.checkpoints.formats.class_words import (
@@ -295,9 +296,13 @@ def is_class_list(name: str) -> bool:
     return named and BY_MERIT.fullmatch(stem) is None
 
 
+SEPARATORS = re.compile(r"[\W_]+")
+
+
+@lru_cache(maxsize=1 << 16)  # the lists of all checkpoints have the same names
 def plain_name(name: str) -> str:
     """Return a name without case and separators."""
-    return re.sub(r"[\W_]+", "", name).casefold() or name
+    return SEPARATORS.sub("", name).casefold() or name
 
 
 def _mapping(value: Any) -> Mapping[Any, Any] | None:
@@ -305,6 +310,6 @@ def _mapping(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _row(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+    if isinstance(value, str) and len(value) < 10 and value.isascii() and value.isdigit():
         return int(value)
     return value if type(value) is int else None

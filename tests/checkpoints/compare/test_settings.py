@@ -120,3 +120,16 @@ def test_very_many_keys(tmp_path: Path) -> None:
 
     steps(100)  # what is compiled once
     assert steps(400) - steps(200) < 200 * 600
+
+
+def test_long_keys_and_values(tmp_path: Path) -> None:
+    """Long values are cut, with their hash; a file with keys longer than those of libraries is not taken apart."""
+    one, other = ({"config.json": {"words": [name] * 10_000}} for name in "ab")
+    [found] = settings(tmp_path, one, other)
+    assert found.key == "config.json: words"
+    assert all(value.startswith('["') and "sha256:" in value and len(value) < 100 for value in found.values)
+    deep: dict[str, Any] = {}
+    for _ in range(50):
+        deep = {"a": 1, "k" * 100: deep}
+    [found] = settings(tmp_path / "deep", {"config.json": deep}, {"config.json": {**deep, "b": 2}})
+    assert found.key == "config.json: content" and all(value.startswith("sha256:") for value in found.values)
