@@ -77,9 +77,9 @@ FEW_VALUES = form_of_parts(
 
 def coded(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterator[Together]:
     """Yield the mixed floating tensors that hold codes in all checkpoints, and not the same."""
-    first = checkpoints[0]
+    first, adapted = checkpoints[0], frozenset(checkpoints[0].adapted)
     for name, spec in first.tensors.items():
-        if not _may_hold_codes(name, spec) or name in first.adapted or not selection.mixes(name):
+        if not _may_hold_codes(name, spec) or name in adapted or not selection.mixes(name):
             continue
         if not all(_is_alike(one, name, spec) and _seems_coded(one, name) for one in checkpoints):
             continue
@@ -134,7 +134,7 @@ def _form_of(checkpoints: Sequence[Checkpoint], name: str) -> Form | None:
     if sets:
         several = frozenset[float]().union(*sets)
         is_one_set = len(sets) == len(found) and len(several) <= VALUES and len({one[:2] for one in found}) == 1
-        return FEW_VALUES if is_one_set and least == -most and most >= LEAST_CODE else None
+        return FEW_VALUES if is_one_set and least == -most and LEAST_CODE <= most < math.inf else None
     if all(one.least == one.most for one in found):
         return None  # constants of initialisation
     return MASK if least == 0 and most == 1 else WHOLE_NUMBERS
@@ -184,14 +184,10 @@ def normalised(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> It
 def _one_of_each_shape(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
     """Return the first mixed matrix of each shape, of the SHAPES largest ones."""
     found: dict[tuple[int, ...], str] = {}
+    adapted = frozenset(checkpoint.adapted)
     for name, spec in checkpoint.tensors.items():
         is_matrix = spec.dtype.is_floating_point and len(spec.shape) > 1 and spec.shape[0] >= FEWEST_ROWS
-        if (
-            is_matrix
-            and FEWEST_COLUMNS <= _columns(spec) <= WIDEST
-            and name not in checkpoint.adapted
-            and selection.mixes(name)
-        ):
+        if is_matrix and FEWEST_COLUMNS <= _columns(spec) <= WIDEST and name not in adapted and selection.mixes(name):
             found.setdefault(spec.shape, name)
     return [found[shape] for shape in sorted(found, key=math.prod, reverse=True)[:SHAPES]]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.checkpoints.compare.constants import same_numbers
 from soupcli.checkpoints.compare.weight_parts import Together, form_of_parts, joined, modules_of
 from soupcli.checkpoints.numbers import read_numbers
+from soupcli.mixing.arithmetic.arrays import library_of, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -193,7 +194,8 @@ def _is_decomposed(checkpoint: Checkpoint, pair: FactorGroup) -> bool:
     lengths_k = [1.0] * leading
     for name in sorted(pair.names, key=lambda name: checkpoint.tensors[name].shape[0] != pair.rank):  # rows first
         vectors_kn = _vectors(checkpoint, name, pair.rank, leading)
-        gram_kk, most = (vectors_kn @ vectors_kn.T).tolist(), UPRIGHT / vectors_kn.shape[1] ** 0.5
+        with quiet(library_of(vectors_kn)):  # infinities and NaNs are at no angle
+            gram_kk, most = (vectors_kn @ vectors_kn.T).tolist(), UPRIGHT / vectors_kn.shape[1] ** 0.5
         found_k = [gram_kk[k][k] ** 0.5 for k in range(leading)]
         if not all(abs(gram_kk[k][j]) <= most * found_k[k] * found_k[j] for k in range(leading) for j in range(k)):
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,6 +180,16 @@ def test_layers(tmp_path: Path, name: str) -> None:
         found = checkpoints(tmp_path, lambda: {above + key: value for key, value in LAYERS[name]().items()})  # noqa: B023
         check_products(found, EVERYTHING)
         assert perhaps_factors(found, EVERYTHING) == []
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan, 1e300])
+def test_numbers_that_are_none(tmp_path: Path, number: float) -> None:
+    """A pair with infinities, NaNs or numbers whose products overflow is no decomposition, without a warning."""
+    shapes = {"a.weight": (8, 32), "b.weight": (24, 8)}
+    found = checkpoints(
+        tmp_path, lambda: {name: torch.randn(shape, dtype=torch.float64) * number for name, shape in shapes.items()}
+    )
+    check_products(found, EVERYTHING)
 
 
 def test_what_may_be_factors(tmp_path: Path) -> None:
