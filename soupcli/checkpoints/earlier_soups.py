@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.doubles import Double
 
 REPORT = "soup.json"
+MOST_MEMBERS = 10_000  # of a report, whose paths are looked for
 OF_ESPNET = re.compile(r".+\.ave(_\d+best)?(\..+)?\.pth")  # the mean of its best epochs
 EPOCH = re.compile(r"\d+epoch\.pth")
 
@@ -112,7 +113,7 @@ def _members(path: Path) -> list[str]:
     if path != folder and path.name not in _stated(folder, "files"):
         return []
     try:
-        return [os.path.realpath(str(member)) for member in _stated(folder, "members")]
+        return [os.path.realpath(str(member)) for member in _stated(folder, "members")[:MOST_MEMBERS]]
     except ValueError:  # no path
         return []
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from soupcli.checkpoints.earlier_soups import soups_among
+from soupcli.checkpoints.open import open_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,3 +180,24 @@ def test_means_of_espnet(tmp_path: Path, soup: Callable[..., Ran], monkeypatch: 
     said = "valid.acc.ave_2best.pth is ESPnet's mean of its best epochs"
     assert said in soup("uniform", "--ckpts", "*.pth", "--dry-run").stderr
     assert said not in soup("uniform", "--ckpts", "*epoch.pth", "--dry-run").stderr
+
+
+def test_a_report_of_very_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the members that a stranger's report lists, no more are looked for than a soup has."""
+    monkeypatch.setattr("soupcli.checkpoints.earlier_soups.MOST_MEMBERS", 5)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_file({"weight": torch.ones(4)}, tmp_path / name / "model.safetensors")
+    members = [str(tmp_path / "b"), *map(str, range(1000))]
+    (tmp_path / "a/soup.json").write_text(json.dumps({"soup": {"members": members}}))
+    opened = [open_checkpoint(tmp_path / name) for name in ("a", "b")]
+    looked_for: list[str] = []
+    whole = os.path.realpath
+
+    def counted(path: Any) -> Any:
+        looked_for.append(str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os.path, "realpath", counted)
+    [line] = soups_among(opened)
+    assert f"is a soup of {tmp_path / 'b'}" in line and len(looked_for) < 20

@@ -278,13 +278,16 @@ def _is_measured(title: str, column: Sequence[str]) -> bool:
     return whole or all(map(_FRACTION.fullmatch, column))
 
 
+ITEM_ID = re.compile(r"\bid\s*:\s*(\d{1,9})")
+ITEM_NAME = re.compile(r"""\b(?:display_)?name\s*:\s*(?:"([^"]*)"|'([^']*)')""")
+
+
 def rows_of_pbtxt(text: str) -> list[str] | None:
     """Return the names of TensorFlow's label map, whose numbers begin with 1."""
     if text.count("{") > MOST:
         return None
     items = re.findall(rf"\{{([^{{}}]{{0,{LONGEST}}})\}}", text)
-    numbers = [re.search(r"\bid\s*:\s*(\d{1,9})", item) for item in items]
-    names = [re.search(r"""\b(?:display_)?name\s*:\s*(?:"([^"]*)"|'([^']*)')""", item) for item in items]
+    numbers, names = [ITEM_ID.search(item) for item in items], [ITEM_NAME.search(item) for item in items]
     found = {int(number[1]): name[1] or name[2] for number, name in zip(numbers, names, strict=True) if number and name}
     return names_in_order([found[number] for number in sorted(found)])
 
