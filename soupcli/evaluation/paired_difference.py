@@ -123,7 +123,7 @@ def _crossing(ruled_out: Callable[[float], bool], inside: float, outside: float)
 
 def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval | None:
     """Return the 95% interval of a metric's difference, from contributions [N, ...] of both sides, or None."""
-    if bool((first == second).all()) and first.is_floating_point():
+    if bool((first == second).all()) and first.is_floating_point() and not metric.counts:
         return 0.0, 0.0  # the same outputs to the last place: the same network
     if metric.enough is not None and not metric.enough(first):
         return None

@@ -3,7 +3,8 @@
 Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 6: the derivatives of a value by the
 weight of each example give its variation from sample to sample. For a share that is sqrt(p (1 - p) / n), for a smooth
 function of means the delta method. Nothing is random. If no example moves the value (all are right), Wilson's interval
-(1927) of a share is used. Metrics of libraries have no derivative: they are computed on seeded resamples.
+(1927) of a share is used. Metrics of libraries have no derivative and no known span: they are computed on seeded
+resamples, and have no error if these all agree.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:
     return value._replace(stderr=error)
 
 
+NOTHING = 1e-12  # what rounding leaves of an error that is 0
 RESAMPLES = 100
 FAILED = 0.1  # of the resamples may have no value, as without an example of a class
 
@@ -43,6 +45,7 @@ FAILED = 0.1  # of the resamples may have no value, as without an example of a c
 def bootstrap_error(value_of: Callable[..., float], *outcomes: Tensor) -> float | None:
     """Return a value's standard deviation over seeded resamples of the examples (Efron 1979), or None without one.
 
+    Resamples that all agree, as where every example is right, do not say how far another sample would be off.
     `value_of` gets the drawn rows of each of `outcomes` [N, ...].
     """
     n, generator = len(outcomes[0]), torch.Generator().manual_seed(0)
@@ -54,10 +57,8 @@ def bootstrap_error(value_of: Callable[..., float], *outcomes: Tensor) -> float 
         except ValidationError:  # of a library that takes no set without an example of a class
             continue
         finite += [value] if math.isfinite(value) else []
-    return statistics.stdev(finite) if len(finite) >= (1 - FAILED) * RESAMPLES else None
-
-
-NOTHING = 1e-12  # what rounding leaves of an error that is 0
+    error = statistics.stdev(finite) if len(finite) >= (1 - FAILED) * RESAMPLES else 0.0
+    return error if error >= NOTHING else None
 
 
 def error_of_all(n: int) -> float:

@@ -166,6 +166,16 @@ def test_errors_and_intervals_are_bootstrapped() -> None:
     assert with_error(auc, auc.contribution(torch.randn(30, 2), rare)).stderr is None
 
 
+@pytest.mark.parametrize("name", ["sklearn:balanced_accuracy_score", "torchmetrics:Accuracy", "torchmetrics:AUROC"])
+def test_all_right(name: str) -> None:
+    """Resamples that all agree say nothing of other samples: no error and no interval, in place of 0."""
+    metric, labels = metric_named(name), torch.arange(60) % 3
+    sure, surer = (metric.contribution(scale * torch.eye(3)[labels], labels) for scale in (1.0, 2.0))
+    assert with_error(metric, sure).value == 1
+    assert with_error(metric, sure).stderr is None
+    assert metric_interval(metric, sure, surer) is None
+
+
 def test_greedy_selects_by_it(family: Path, soup: Callable[..., Ran]) -> None:
     """The soup's value is the library's on the written weights; kept scores are found again."""
     begin = ("greedy", "--ckpts", "runs/*/", "--val", "val", "test", "--metric", "sklearn:balanced_accuracy_score")
@@ -177,7 +187,7 @@ def test_greedy_selects_by_it(family: Path, soup: Callable[..., Ran]) -> None:
     scores = report["soup"]["scores"]["test"]["sklearn:balanced_accuracy_score"]
     assert scores["value"] == pytest.approx(wanted, abs=1e-12) and scores["stderr"] > 0
     [compared] = [of for of in report["comparisons"] if of["set"] == "test"]
-    assert compared["low"] <= compared["difference"] <= compared["high"] or compared["difference"] == 0
+    assert compared["difference"] == 0 or compared["low"] <= compared["difference"] <= compared["high"]
     assert json.loads(soup(*begin, "--json", "--force").stdout)["cost"]["examples"] == 0
 
 
