@@ -210,15 +210,17 @@ def _described(file: SavedFile, part: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _unclear(file: SavedFile, names: Iterable[str], key: str | None, *, own: bool) -> CheckpointError:
-    places, every = [dotted(key, name) for name in names], f"--key '{dotted(key, EVERY)}'"
+    places = [dotted(key, name) for name in names]
+    each = ", or ".join(f"--key {name}" for name in places[:4])
+    ways = f"{each}; or all as one network: --key '{dotted(key, EVERY)}'"
     if own:
         return CheckpointError(
             f"{file.path}: {holds(key)} tensors, and parts with further tensors: {listed(places)}",
-            hint=f"take one part and nothing else: --key {places[0]}, or all as one network: {every}",
+            hint=f"take one part and nothing else: {ways}",
         )
     return CheckpointError(
         f"{file.path}: {holds(key)} parts that may each be the network: {listed(places)}",
-        hint=f"say which: {', or '.join(f'--key {name}' for name in places[:4])}; or all as one network: {every}",
+        hint=f"say which: {ways}",
     )
 
 

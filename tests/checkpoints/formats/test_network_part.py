@@ -157,10 +157,10 @@ def test_further_numbers_for_the_same_names(tmp_path: Path, name: str) -> None:
 
 def test_parts_beside_tensors(tmp_path: Path) -> None:
     """Tensors beside a part: which belong together is not known, so the hint says what --key leaves out."""
-    path = saved(tmp_path / "x.pt", {"w": torch.ones(2), "encoder": state(0)})
+    path = saved(tmp_path / "x.pt", {"w": torch.ones(2), "encoder": state(0), "decoder": state(1)})
     with pytest.raises(CheckpointError, match="holds tensors, and parts with further tensors: encoder") as refused:
         open_checkpoint(path)
-    assert "one part and nothing else: --key encoder" in str(refused.value.hint)
+    assert "one part and nothing else: --key encoder, or --key decoder; or all" in str(refused.value.hint)
     assert_same(opened(path, key="encoder"), state(0))
 
 
