@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,9 +46,15 @@ class LabelledPictures(NamedTuple):
     """The pictures of a set, their labels (see `LabelKind`), and the logits that count."""
 
     pictures: list[PictureFile]
-    labels: Tensor
+    numbers: Sequence[int] | Sequence[Sequence[int]]
     classes: ClassMap | None
     order: ClassOrder | None = None
+    are_rows: bool = False  # of a 0 or 1 for each class
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes as int64 [N], several of a picture as int64 [N, M], rows of 0 and 1 as uint8 [N, K]."""
+        return torch.tensor(self.numbers, dtype=torch.uint8 if self.are_rows else torch.int64)
 
 
 def fingerprint(spec: ImagesSet, manifest: Manifest | None = None, *, files: str | None = None) -> str:
@@ -110,9 +117,10 @@ def _labelled_by_name(spec: ImagesSet, found: ClassPictures, outline: Outline, *
     covered = [(picture, classes.labels[name]) for picture, name in found.pictures if name in classes.labels]
     if not covered:
         raise ValidationError(f"{spec.images}: classes: covers none of its classes", hint=f"they are {names[:5]}")
-    labels = torch.tensor([label for _, label in covered])
     order = _with_layout(classes.order, found, outline.folders, chosen="order" in classes.order.by)
-    return LabelledPictures([picture for picture, _ in covered], labels, classes.class_map, order)
+    return LabelledPictures(
+        [picture for picture, _ in covered], [label for _, label in covered], classes.class_map, order
+    )
 
 
 def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
@@ -176,7 +184,7 @@ def _labelled_by_table(
         if known is None:
             check_order(spec.labels, table.columns, outline.lists(), label_rows.WAY_OUT)
         rows = label_rows.of_table(spec.labels, table, known, chosen=spec.label is not None)
-        return LabelledPictures(files, rows.labels, None, rows.order)
+        return LabelledPictures(files, rows.rows, None, rows.order, are_rows=True)
     classes = label_column.classes_in(spec.labels, table, column, known)
     named = ClassPictures(list(zip(files, classes.names, strict=True)), [], False, 0, table.warning)
     return _labelled_by_name(spec, named, outline, numbered=classes.numbered)

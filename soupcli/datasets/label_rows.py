@@ -34,10 +34,15 @@ WAY_OUT = (
 
 
 class LabelRows(NamedTuple):
-    """Labels, uint8 [N, K], and the source of their order of classes."""
+    """A 0 or 1 for each class of each example, and the source of the order of classes."""
 
-    labels: Tensor
+    rows: Sequence[Sequence[int]]
     order: ClassOrder
+
+    @property
+    def labels(self) -> Tensor:
+        """The rows as uint8 [N, K]."""
+        return torch.tensor(self.rows, dtype=torch.uint8)
 
 
 def of_columns(
@@ -51,7 +56,7 @@ def of_columns(
     ordered, by = _in_order(file, columns, label_names, chosen=chosen)
     labels = [[_bit(file, number, column, row.get(column)) for column in ordered] for number, row in enumerate(rows, 1)]
     index = {name: place for place, name in enumerate(ordered[:100])}
-    return LabelRows(torch.tensor(labels, dtype=torch.uint8), ClassOrder(by=by, count=len(ordered), index=index))
+    return LabelRows(labels, ClassOrder(by=by, count=len(ordered), index=index))
 
 
 def of_lists(file: Path, values: Sequence[Any], label_names: Sequence[str] | None) -> LabelRows:
@@ -79,7 +84,7 @@ def of_lists(file: Path, values: Sequence[Any], label_names: Sequence[str] | Non
             hint="names of classes in the lists say it; or a column of 0 and 1 for each class, label: [first, second]",
         )
     if are_rows:
-        return LabelRows(torch.tensor(values, dtype=torch.uint8), _said("rows of 0 and 1", width, label_names))
+        return LabelRows(values, _said("rows of 0 and 1", width, label_names))
     return _of_numbers(file, values, list(label_names or ()))
 
 
@@ -88,7 +93,7 @@ def of_table(file: Path, table: PictureTable, label_names: Sequence[str] | None,
     # Values are checked in all rows, so that messages count them as the file does.
     read = of_columns(file, table.rows, table.columns, label_names, chosen=chosen)
     order = read.order.model_copy(update={"warning": table.warning})
-    return LabelRows(read.labels[list(table.row_of.values())], order)
+    return LabelRows([read.rows[place] for place in table.row_of.values()], order)
 
 
 def of_tensor(where: object, labels: Tensor) -> Tensor:
@@ -161,11 +166,12 @@ def _said(by: str, count: int, names: Sequence[str] | None) -> ClassOrder:
     return ClassOrder(by=by, count=count, index={name: place for place, name in enumerate(known[:100])})
 
 
-def _filled(places: Sequence[Sequence[int]], classes: int) -> Tensor:
-    labels = torch.zeros(len(places), classes, dtype=torch.uint8)
-    for row, of_row in zip(labels, places, strict=True):
-        row[list(of_row)] = 1
-    return labels
+def _filled(places: Sequence[Sequence[int]], classes: int) -> list[list[int]]:
+    rows = [[0] * classes for _ in places]
+    for row, of_row in zip(rows, places, strict=True):
+        for place in of_row:
+            row[place] = 1
+    return rows
 
 
 def _bit(file: Path, number: int, column: str, value: Any) -> int:

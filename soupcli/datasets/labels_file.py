@@ -12,22 +12,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from soupcli.datasets.prompts import read_json
 from soupcli.errors import ValidationError
-from soupcli.late import torch
 from soupcli.wording import suggestion
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NONE = -1
 MOST = 2**31  # classes
 
 
-def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], Tensor]:
-    """Places of the pictures (paths below the set) that have labels, and these labels, int64 [N, M], filled with -1.
+def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """Places of the pictures (paths below the set) that have labels, and these labels, filled with -1 to one length.
 
     Raises ValidationError if a picture has no entry, or an entry is no list of indices.
     """
@@ -45,7 +41,7 @@ def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], Tensor]:
             f"{file}: no picture has a label", hint="does it name the pictures as they are called in the folder?"
         )
     widest = max(len(labels[place]) for place in places)
-    return places, torch.tensor([labels[p] + [NONE] * (widest - len(labels[p])) for p in places])
+    return places, [labels[p] + [NONE] * (widest - len(labels[p])) for p in places]
 
 
 def _of_name(file: Path, entries: dict[str, Any], pictures: Sequence[str]) -> Callable[[str], Any]:

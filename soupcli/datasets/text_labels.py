@@ -24,10 +24,15 @@ _DIGITS = re.compile(r"[-+]?\d+(\.0*)?", re.ASCII)
 
 
 class ClassLabels(NamedTuple):
-    """Labels, int64 [N], and the source of their order of classes."""
+    """The class of each row, and the source of the order of classes."""
 
-    labels: Tensor
+    numbers: Sequence[int]
     order: ClassOrder
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes as int64 [N]."""
+        return torch.tensor(self.numbers)
 
 
 def measurements(spec: TextSet, values: Sequence[Any]) -> Tensor:
@@ -53,7 +58,7 @@ def class_labels(
         _refuse_mixture(spec, values, texts[0], names)
     numbers = [_class(spec, value, row, names) for row, value in enumerate(values, 1)]
     order = ClassOrder(by="numbers in the label column", count=len(set(numbers)), index={})
-    return ClassLabels(torch.tensor(numbers), order)
+    return ClassLabels(numbers, order)
 
 
 def _refuse_mixture(spec: TextSet, values: Sequence[Any], text: int, names: Sequence[str]) -> None:
@@ -104,7 +109,7 @@ def _by_name(spec: TextSet, values: Sequence[str], names: Sequence[str]) -> Clas
     index = {name: place for place, name in enumerate(names[:100])}
     by = "labels: in the recipe" if spec.labels is not None else "the network's class names"
     order = ClassOrder(by=by, count=len(names), index=index)
-    return ClassLabels(torch.tensor([found.places[value] for value in values]), order)
+    return ClassLabels([found.places[value] for value in values], order)
 
 
 def _named(spec: TextSet, value: Any, row: int, own_names: Sequence[str]) -> str:

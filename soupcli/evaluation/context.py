@@ -38,13 +38,18 @@ def untold(_name: str, _weights: Mixture, _score: Score) -> None:
     """A callback that ignores scores."""
 
 
+def unasked() -> None:
+    """A callback that does nothing before a network is built."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluationContext:
     """One run's recipe and sets. `first` is the checkpoint whose folder describes the network.
 
     `manifest` records what is read. `parts` has the sets that are parts of another set. `logits` keeps logits, if
-    requested. `told` is called with every score, its set and weights. `jobs` commands run at once. `makes_soups` means
-    that mixtures will be evaluated after ingredients.
+    requested. `told` is called with every score, its set and weights, `building` before a network is built, which a
+    run whose scores are all kept never does. `jobs` commands run at once. `makes_soups` means that mixtures will be
+    evaluated after ingredients.
     """
 
     recipe: Recipe
@@ -60,6 +65,7 @@ class EvaluationContext:
     jobs: int = 1
     makes_soups: bool = False
     told: Callable[[str, Mixture, Score], None] = untold
+    building: Callable[[], None] = unasked
     progress: Progress = silent
     warn: Callable[[str], None] = unsaid
     note: Callable[[str], None] = unsaid

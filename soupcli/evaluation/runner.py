@@ -62,6 +62,7 @@ class NetworkRunner:
     def network(self) -> Network:
         """The network without weights, as the recipe and the checkpoint that describes it define it."""
         if self._network is None:
+            self._context.building()
             self._network = build(self.recipe.model, self._described_by, trust_code=self._context.trust_code)
         return self._network
 

@@ -39,7 +39,7 @@ from soupcli.output.progress_bars import ProgressReporter
 from soupcli.output.trackers.tracker import TrackedRun
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
-from soupcli.run.caveats import before_scores, caveats, check_checkpoints
+from soupcli.run.caveats import before_scores, caveats, check_checkpoints, other_inputs
 from soupcli.run.ingredients import find_ingredients, ingredients_of, open_base
 from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
@@ -253,6 +253,7 @@ class Run:
                 store=ScoreStore(cache_folder() / "scores", fresh=self.options.fresh, inputs=self.manifest),
                 manifest=self.manifest,
                 told=self.trackers.evaluated,
+                building=lambda: self._warn_if(other_inputs(self.singles, self.recipe.model, self.sets)),
                 jobs=self.options.jobs,
                 makes_soups=isinstance(self.options, SoupOptions),
                 logits=LogitFolder(self.logits, inputs=self.manifest) if self.logits is not None else None,

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from timm import create_model
+from timm.models import save_for_hf
 
 from tests.conftest import Ran
+from tests.helpers.pictures import class_folders
 
 ROOT = Path(__file__).parents[2]
 RUNS = ("--ckpts", "runs/*/")
@@ -103,6 +106,48 @@ def test_no_torch(family: Path) -> None:
     assert [(words, code) for words, code, _ in found if code != (2 if tuple(words) in refused else 0)] == []
     assert next((words for words, _, with_torch in found if with_torch), None) is None
     assert len(found) == len(refused) + len(done)
+
+
+SETS = """
+model: {timm: test_vit, args: {num_classes: 2}}
+val:
+  folders: {images: pictures}
+  table: {images: pictures, labels: pictures.csv}
+  rows: {images: pictures, labels: rows.csv, metric: map}
+  several: {images: pictures, labels: several.json}
+  numbers: {text: numbers.csv, input: [text], label: label}
+  names: {text: names.jsonl, input: [text], label: label, labels: [a, b]}
+  columns: {text: numbers.csv, input: [text], label: [a, b], metric: map}
+  tokens: {tokens: text.txt, context: 4}
+metric: accuracy
+"""
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of a small network of timm, and sets of every kind that says which class is which, in soup.yaml."""
+    monkeypatch.chdir(tmp_path)
+    labelled = {str(file.relative_to("pictures")): c for file, c in class_folders(Path("pictures"), {"a": 2, "b": 2})}
+    Path("pictures.csv").write_text("file,label\n" + "".join(f"{name},{c}\n" for name, c in labelled.items()))
+    Path("rows.csv").write_text("file,a,b\n" + "".join(f"{name},1,{c}\n" for name, c in labelled.items()))
+    Path("several.json").write_text(json.dumps({name: [0, 1] for name in labelled}))
+    Path("numbers.csv").write_text("text,label,a,b\none,0,1,0\ntwo,1,0,1\n")
+    Path("names.jsonl").write_text('{"text": "one", "label": "b"}\n{"text": "two", "label": "a"}\n')
+    Path("text.txt").write_text("one two three\n")
+    Path("soup.yaml").write_text(SETS)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        save_for_hf(create_model("test_vit", num_classes=2), f"runs/{seed}", safe_serialization=True)
+
+
+def test_sets_without_torch(sets: None) -> None:
+    """A plan says the order of classes in a set of any kind, and a rank whose scores are kept repeats them."""
+    every = ("folders", "table", "rows", "several", "numbers", "names", "columns", "tokens")
+    plans = [("greedy", *RUNS, "--val", name, "--out", "new", "--dry-run") for name in every]
+    assert [(words, code, with_torch) for words, code, with_torch in answers(*plans) if code or with_torch] == []
+    rank = ("rank", *RUNS, "--val", "folders")
+    assert [code for _, code, _ in answers(rank)] == [0]
+    assert [(code, with_torch) for _, code, with_torch in answers(rank)] == [(0, False)]
 
 
 def test_kept_scores_without_numpy(family: Path) -> None:
