@@ -45,6 +45,8 @@ def check_checkpoints(
     `shared` returns a checkpoint with its tensors that are not mixed from the first one.
     """
     check_agreement(checkpoints, key=recipe.key, base=recipe.base, selection=selection)
+    if any(checkpoints[0].tensors.keys().isdisjoint(one.tensors) for one in checkpoints[1:]):
+        check_mixable([shared(one) for one in checkpoints])  # nothing in common: it ends before weights are looked at
     check_products(checkpoints, selection)
     check_ties(checkpoints, selection)
     check_mixable([shared(one) for one in checkpoints])

@@ -27,7 +27,7 @@ Kind = Literal["lacks", "has alone", "shape", "dtype", "key", "tied", "format"]
 FATAL: tuple[Kind, ...] = ("lacks", "has alone", "shape", "key", "format")
 NEAR = 400  # names among which the nearest is looked for
 MOST_LISTED = 1_000  # names that one checkpoint lacks, or has alone: the rest is counted
-MOST_NEAREST = 10  # absent names of a checkpoint whose nearest is looked for: those of another network say nothing
+MOST_NEAREST = 10  # absent names whose nearest is looked for: those of another network say nothing
 DEEPEST = 30  # parts of a name that are looked at
 CHUNK = 1 << 18
 FEW = 16  # elements of a vector that says nothing
@@ -79,17 +79,24 @@ def survey(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[C
         if not name.endswith("_extra_state"):  # a layer's own record, of any length
             found += _odd_ones(holders, "shape", partial(_shape_of, name), name)
         found += _odd_ones(holders, "dtype", partial(_dtype_of, name), name)
+    nearest_left = MOST_NEAREST
     for one in checkpoints:
-        found += _of_names(one, "lacks", absent[one])
+        found += _of_names(one, "lacks", absent[one], nearest_left)
         found += _of_names(one, "has alone", alone[one])
+        nearest_left = max(0, nearest_left - len(absent[one]))
     place = {one: number for number, one in enumerate(checkpoints)}
     return sorted(found, key=lambda difference: place[difference.checkpoint])
 
 
-def _of_names(checkpoint: Checkpoint, kind: Kind, names: Sequence[str]) -> Iterator[CheckpointDifference]:
-    """Yield the tensors that only this checkpoint lacks or has, and the number of those past MOST_LISTED."""
+def _of_names(
+    checkpoint: Checkpoint, kind: Kind, names: Sequence[str], nearest_of: int = 0
+) -> Iterator[CheckpointDifference]:
+    """Yield the tensors that only this checkpoint lacks or has, and the number of those past MOST_LISTED.
+
+    The first `nearest_of` come with the name that is nearest.
+    """
     for number, name in enumerate(names[:MOST_LISTED]):
-        near = _nearest(name, checkpoint) if kind == "lacks" and number < MOST_NEAREST else ""
+        near = _nearest(name, checkpoint) if number < nearest_of else ""
         yield CheckpointDifference(checkpoint, kind, name, near, "")
     if len(names) > MOST_LISTED:
         yield CheckpointDifference(checkpoint, kind, None, "", "", len(names) - MOST_LISTED)
