@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from soupcli.checkpoints.formats.numpy_names import numbers_of
-from soupcli.checkpoints.formats.pickles.config_objects import opened_items
+from soupcli.checkpoints.formats.pickles.config_objects import member_of, opened_items
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, entries_of
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor
@@ -101,11 +101,10 @@ def _of_object(value: StandIn) -> str | None:
     numbers = numbers_of(value)
     if numbers is not None:
         return _hash(numbers, "numbers") if isinstance(numbers, bytes) else repr(numbers)
-    kind, args = value.full_name.rpartition(".")[2], value.args
     if is_module(value):
-        return kind
-    plain = isinstance(args, tuple) and len(args) == 1 and isinstance(args[0], str | int) and not value.attributes
-    return f"{kind}({str(args[0])[:LONGEST]!r})" if plain else None
+        return value.full_name.rpartition(".")[2]
+    member = member_of(value)
+    return f"{member[0]}({str(member[1])[:LONGEST]!r})" if member is not None else None
 
 
 def _of_list(value: list[Any] | tuple[Any, ...]) -> str | None:

@@ -31,6 +31,19 @@ NET = {"net.0.weight": torch.zeros(8, 4), "net.2.weight": torch.zeros(1, 8)}
 Band = Enum("Band", [(name, name) for name in ORDER])  # type: ignore[misc]
 
 
+class ByName(Enum):
+    """An Enum whose members are pickled by their names, as Python 3.11.0 to 3.11.3 do with all."""
+
+    AGE = "age"
+    BMI = "bmi"
+    SEX = "sex"
+    BP = "bp"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """See pickle."""
+        return getattr, (self.__class__, self._name_)
+
+
 def run(folder: Path, **files: bytes | str) -> Checkpoint:
     folder.mkdir()
     save_file(NET, folder / "model.safetensors")
@@ -55,6 +68,7 @@ WRITERS: dict[str, Callable[[Path, list[str]], Checkpoint]] = {
     "Lightning": lambda at, names: in_file(at, hyper_parameters={"features": names}),
     "indices": lambda at, names: in_file(at, column_idx={name: row for row, name in enumerate(names)}),
     "members of an Enum": lambda at, names: in_file(at, bands=[Band(name) for name in names]),
+    "members by their names": lambda at, names: in_file(at, bands=[ByName(name) for name in names]),
     "maps in a list": lambda at, names: run(
         at, config__json=json.dumps({"input_features": [{"name": name} for name in names]})
     ),
@@ -70,7 +84,7 @@ def test_order(kind: str, tmp_path: Path) -> None:
     )
     assert check_inputs(one, same, EVERYTHING) == []
     with pytest.raises(
-        MixError, match=r"lists bmi, age, sex, bp, .* lists age, bmi, sex, bp: numbers of 'net.0.weight'"
+        MixError, match=r"(?i)lists bmi, age, sex, bp, .* lists age, bmi, sex, bp: numbers of 'net.0.weight'"
     ):
         check_inputs(one, other, EVERYTHING)
     assert check_inputs(one, other, TensorFilter(exclude=("net.0.*",))) == []

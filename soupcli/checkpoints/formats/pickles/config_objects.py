@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
+from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn
 
 # The attribute that holds what an object stands for, by its class.
 CONTENT = (
@@ -18,6 +18,7 @@ CONTENT = (
     (re.compile(r"collections\.User(Dict|List)|UserDict\.\w+"), "data"),
     (re.compile(r"fastcore\.foundation\.L"), "items"),
 )
+GETATTR = "builtins.getattr"
 DEEPEST = 4  # objects in objects that stand for one value
 
 
@@ -45,6 +46,16 @@ def opened_items(value: Any) -> Any:
 
 
 def _member(value: Any) -> Any:
-    """Return the text that a member of an Enum has for a value; anything else as it is."""
-    args = value.args if isinstance(value, StandIn) and value.state is None else None
-    return args[0] if isinstance(args, tuple) and len(args) == 1 and isinstance(args[0], str) else value
+    """Return the text that a member of an Enum has for a value, or its name; anything else as it is."""
+    found = member_of(value) if isinstance(value, StandIn) else None
+    return found[1] if found is not None and isinstance(found[1], str) else value
+
+
+def member_of(value: StandIn) -> tuple[str, str | int] | None:
+    """Return the class of a member of an Enum and its value, or what Python 3.11.0 to 3.11.3 pickle, its name."""
+    args = value.args if isinstance(value.args, tuple) and not value.attributes else ()
+    if len(args) == 1 and isinstance(args[0], str | int):
+        return value.full_name.rpartition(".")[2], args[0]
+    if value.full_name == GETATTR and len(args) == 2 and isinstance(args[0], Global) and isinstance(args[1], str):
+        return args[0].name, args[1]
+    return None
