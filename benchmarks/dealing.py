@@ -59,7 +59,7 @@ def write_family(folder: Path, ingredients: int, seconds: float, kept: int = 1) 
     """Ingredients of one number each that is not 0, by which the program tells who is in a mixture."""
     for number in range(ingredients):
         (folder / f"runs/{number}").mkdir(parents=True, exist_ok=True)
-        save_file({"w": torch.eye(ingredients)[number].clone()}, folder / f"runs/{number}/model.safetensors")
+        save_file({"w": 0.7 * torch.eye(ingredients)[number]}, folder / f"runs/{number}/model.safetensors")
     (folder / "eval.py").write_text(PROGRAM)
     members = ",".join(map(str, kept_of(ingredients, kept)))
     command = f"{shlex.quote(sys.executable)} eval.py {{weights}} {seconds} {members}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.compare.differences import same_in_all
-from soupcli.checkpoints.numbers import read_numbers
+from soupcli.checkpoints.numbers import parts_of, read_numbers
 from soupcli.mixing.arithmetic.arrays import library_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
+    from soupcli.mixing.arithmetic.arrays import Array
 
 CHUNK = 1 << 20  # elements that are looked at once
 
@@ -58,18 +59,21 @@ class Constants:
 def same_numbers(checkpoints: Sequence[Checkpoint], name: str) -> bool:
     """Whether all checkpoints have the tensor with the same shape and numbers, whatever their dtypes and bits.
 
-    0 and -0 are one number, and so are all NaN.
+    0 and -0 are one number, and so are all NaN. It ends at the first difference, which a few numbers mostly show.
     """
     first, *others = checkpoints
     specs = [one.tensors.get(name) for one in checkpoints]
     if any(spec is None or spec.shape != first.tensors[name].shape for spec in specs):
         return False
-    numel = first.tensors[name].numel
-    for start in range(0, numel, CHUNK):
-        part, *parts = (read_numbers(one, name, start, min(CHUNK, numel - start)) for one in (first, *others))
-        if not all(bool(((part == other) | ((part != part) & (other != other))).all()) for other in parts):
-            return False
-    return True
+    return all(
+        _are_same(part, other)
+        for one in others
+        for part, other in zip(parts_of(first, name), parts_of(one, name), strict=True)
+    )
+
+
+def _are_same(part: Array, other: Array) -> bool:
+    return bool(((part == other) | ((part != part) & (other != other))).all())
 
 
 def way_out(checkpoint: Checkpoint, name: str) -> str:

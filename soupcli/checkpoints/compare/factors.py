@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.compare.constants import same_numbers
 from soupcli.checkpoints.compare.weight_parts import Together, form_of_parts, joined, modules_of
-from soupcli.checkpoints.numbers import read_numbers
+from soupcli.checkpoints.numbers import GLANCE, first_numbers, read_numbers
 from soupcli.mixing.arithmetic.arrays import library_of, quiet
 
 if TYPE_CHECKING:
@@ -83,8 +83,24 @@ def _differing(
     first = checkpoints[0]
     for factors in found_in(first.tensors) if not first.is_adapter else ():
         mixed = any(map(selection.mixes, factors.names)) and all(_has(one, first, factors) for one in checkpoints)
-        if mixed and not all(same_numbers(checkpoints, name) for name in factors.names):
+        if mixed and any(_differ(checkpoints, name) for name in factors.names):
             yield factors
+
+
+def _differ(checkpoints: Sequence[Checkpoint], name: str) -> bool:
+    """Whether checkpoints have other numbers at the beginning of a tensor or in its middle: factors differ throughout.
+
+    Frozen layers in sequence, which have the shapes of factors, are so not read as a whole.
+    """
+    numel = checkpoints[0].tensors[name].numel
+    beginnings = {tuple(first_numbers(one, name, GLANCE)) for one in checkpoints}
+    middle, count = numel // 2, min(GLANCE, numel - numel // 2)
+    return len(beginnings) > 1 or len({tuple(_at(one, name, middle, count)) for one in checkpoints}) > 1
+
+
+def _at(checkpoint: Checkpoint, name: str, start: int, count: int) -> list[float]:
+    numbers: list[float] = read_numbers(checkpoint, name, start, count).tolist()
+    return numbers
 
 
 def _has(checkpoint: Checkpoint, first: Checkpoint, factors: FactorGroup) -> bool:

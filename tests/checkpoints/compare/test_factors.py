@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from soupcli.checkpoints.compare.factors import changes_of, pairs_of, perhaps_factors
 from soupcli.checkpoints.compare.products import check_products
+from soupcli.checkpoints.numbers import read_numbers
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.mixing.arithmetic.arrays import Array
 
 FROZEN = torch.rand(24, 32)
 EVERYTHING = TensorFilter()
@@ -212,3 +214,25 @@ def test_many_tensors(tmp_path: Path) -> None:
     for name in ("t{}", "m.{}.weight", "{}.{}.weight"):
         name = name.replace("{}.{}", "{0}.{0}")
         assert steps(400, name) < 6 * steps(100, name)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+def test_layers_in_sequence_are_not_read_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """Two layers of a block have the shapes of factors: few of their numbers are looked at, differing or not."""
+    start = state(nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 256)))
+    found = checkpoints(
+        tmp_path, lambda: start if frozen else {name: t + 0.1 * torch.randn_like(t) for name, t in start.items()}
+    )
+    read: list[int] = []
+
+    def counted(checkpoint: Checkpoint, name: str, first: int, count: int) -> Array:
+        read.append(count)
+        return read_numbers(checkpoint, name, first, count)
+
+    monkeypatch.setattr("soupcli.checkpoints.compare.constants.parts_of", None)  # reads all
+    monkeypatch.setattr("soupcli.checkpoints.compare.factors.read_numbers", counted)
+    perhaps_factors(found, EVERYTHING)
+    check_products(found, EVERYTHING)
+    assert sum(read) < 16_000
