@@ -8,13 +8,13 @@ checkpoint.read("head.weight", torch.empty(spec.shape, dtype=spec.dtype.torch))
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from soupcli.files.reading import FileVersion, memory_of, read_at
 from soupcli.late import torch
@@ -316,3 +316,17 @@ def read_into(checkpoint: Checkpoint, name: str, start: int, out: memoryview) ->
     if not read_dense(checkpoint, name, start, dtype, out):
         part = read_part(checkpoint, name, start, len(out) // dtype.itemsize)  # it owns the memory
         out[:] = memory_of(part)
+
+
+Found = TypeVar("Found")
+
+
+def remembered(most: int) -> Callable[[Callable[[Checkpoint], Found]], Callable[[Checkpoint], Found]]:
+    """Let a function of a checkpoint remember what it found in the last `most`, each of which equals itself alone."""
+
+    def remembering(function: Callable[[Checkpoint], Found]) -> Callable[[Checkpoint], Found]:
+        kept: Any = lru_cache(maxsize=most)(function)
+        found: Callable[[Checkpoint], Found] = kept
+        return found
+
+    return remembering

@@ -6,9 +6,9 @@ class_orders(checkpoint)                                # {"config.json: id2labe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.compare.class_files import LINES, document_of, files_of
 from soupcli.checkpoints.formats.class_lists import (
     are_settings,
@@ -33,14 +33,9 @@ LONGEST = 100  # letters of one
 HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_names")
 
 
+@remembered(2)  # the first checkpoint is compared with one after the other
 def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return the names of classes in the order of the head's rows, by the place that states them."""
-    one: Any = checkpoint  # each is equal to itself alone
-    return _orders_of(one)
-
-
-@lru_cache(maxsize=2)  # of the first checkpoint, which is compared with one after the other
-def _orders_of(checkpoint: Any) -> dict[str, list[str]]:
     found = {key: list(names) for key, names in checkpoint.origin.classes.items()}
     for label, file in files_of(checkpoint).items():
         is_list = is_class_list(file.name)

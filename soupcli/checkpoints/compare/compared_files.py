@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.formats.folders.folder import SIDE_FILES
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import files_beside
@@ -35,13 +35,12 @@ def compared_files(checkpoint: Checkpoint) -> dict[str, Path]:
     Files of sub-folders that a soup carries on are among them, such as those of the modules of sentence-transformers,
     and code that a configuration names. So are the configurations of libraries that are not among its own side files.
     """
-    one: Any = checkpoint  # each is equal to itself alone
-    return dict(_files_of(one))
+    return dict(_files_of(checkpoint))
 
 
-@lru_cache(maxsize=2)  # of the first checkpoint, which is compared with one after the other
-def _files_of(checkpoint: Any) -> dict[str, Path]:
-    own: Sequence[Path] = checkpoint.side_files
+@remembered(2)  # the first checkpoint is compared with one after the other
+def _files_of(checkpoint: Checkpoint) -> dict[str, Path]:
+    own = checkpoint.side_files
     below = files_beside(checkpoint.side_folder, checkpoint.files).files
     others = {one.name: one.path for one in below if _is_compared(one.name)}
     return {label: file for label, file in others.items() if file not in own} | _labelled(own)

@@ -6,14 +6,13 @@ names = shared_names(checkpoints, selection)             # floating tensors of o
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_bits
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_bits, remembered
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.numbers import read_numbers
 from soupcli.mixing.arithmetic.rounding import round_once, wide
@@ -246,13 +245,13 @@ def _odd_ones(
 
 def _nearest(name: str, checkpoint: Checkpoint) -> str:
     """Return the name that differs only by a prefix, else the one with the most similar spelling."""
-    by_leaf, by_ending = _endings(checkpoint)  # type: ignore[arg-type]  # hashed by identity
+    by_leaf, by_ending = _endings(checkpoint)
     shorter = (ending for ending in _endings_of(name) if ending in checkpoint.tensors)
     leaf = name.rpartition(".")[2]
     return by_ending.get(name, "") or next(shorter, "") or nearest(name, by_leaf.get(leaf, [])[:NEAR]) or ""
 
 
-@functools.lru_cache(maxsize=2)
+@remembered(2)
 def _endings(checkpoint: Checkpoint) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Names by their last part, and the first name that ends in `.ending`, by the ending."""
     by_leaf: dict[str, list[str]] = {}

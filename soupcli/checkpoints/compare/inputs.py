@@ -7,9 +7,9 @@ different_statistics(checkpoints, selection)            # "'norm.mean' differs: 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.compare.class_files import document_of, files_of
 from soupcli.checkpoints.compare.class_orders import contradict, other_classes, shown
 from soupcli.checkpoints.compare.differences import same_in_all
@@ -55,14 +55,9 @@ def check_inputs(first: Checkpoint, other: Checkpoint, selection: TensorFilter) 
     return [f"{notes[0]}{more}: {end}"] if notes else []
 
 
+@remembered(2)  # the first checkpoint is compared with one after the other
 def _inputs_of(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return the lists of inputs in a checkpoint's files, by the place that states them."""
-    one: Any = checkpoint  # each is equal to itself alone
-    return _lists_of(one)
-
-
-@lru_cache(maxsize=2)  # of the first checkpoint, which is compared with one after the other
-def _lists_of(checkpoint: Any) -> dict[str, list[str]]:
     found = {place: list(names) for place, names in checkpoint.origin.inputs.items()}
     for label, file in files_of(checkpoint).items():
         document = document_of(file)

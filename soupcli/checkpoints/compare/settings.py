@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.compare.class_files import OF_BYTES, document_of, files_of
 from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
 from soupcli.checkpoints.formats.own_settings import settings_in
@@ -121,15 +121,12 @@ def _of_trainings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
     return found
 
 
+@remembered(256)  # warnings ask twice
 def _own_settings(checkpoint: Checkpoint) -> dict[str, tuple[str, Kind | None]]:
     """Return the settings by their file and key, with what they are about."""
-    one: Any = checkpoint  # each is equal to itself alone
-    return _settings_of_training(one)
-
-
-@lru_cache(maxsize=256)  # warnings ask twice
-def _settings_of_training(checkpoint: Any) -> dict[str, tuple[str, Kind | None]]:
-    found = {f"{IN_FILE}: {key}": (value, kind_of(key)) for key, value in checkpoint.origin.settings.items()}
+    found: dict[str, tuple[str, Kind | None]] = {
+        f"{IN_FILE}: {key}": (value, kind_of(key)) for key, value in checkpoint.origin.settings.items()
+    }
     compared = compared_files(checkpoint)
     for label, file in files_of(checkpoint).items():
         if label in compared:
