@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
@@ -44,6 +44,15 @@ class ByName(Enum):
         return getattr, (self.__class__, self._name_)
 
 
+class Named(NamedTuple):
+    """Columns by their places."""
+
+    first: str
+    second: str
+    third: str
+    fourth: str
+
+
 def run(folder: Path, **files: bytes | str) -> Checkpoint:
     folder.mkdir()
     save_file(NET, folder / "model.safetensors")
@@ -69,6 +78,7 @@ WRITERS: dict[str, Callable[[Path, list[str]], Checkpoint]] = {
     "indices": lambda at, names: in_file(at, column_idx={name: row for row, name in enumerate(names)}),
     "members of an Enum": lambda at, names: in_file(at, bands=[Band(name) for name in names]),
     "members by their names": lambda at, names: in_file(at, bands=[ByName(name) for name in names]),
+    "a namedtuple": lambda at, names: in_file(at, features=Named(*names)),
     "maps in a list": lambda at, names: run(
         at, config__json=json.dumps({"input_features": [{"name": name} for name in names]})
     ),

@@ -24,6 +24,8 @@ DEEPEST = 4  # objects in objects that stand for one value
 
 def opened(value: Any) -> Any:
     """Return the dict, list or value that an object stands for; anything else as it is."""
+    if isinstance(value, StandIn) and _is_named_tuple(value):
+        return list(value.args)
     for _ in range(DEEPEST):
         if not isinstance(value, StandIn) or not (value.items or value.state):
             break  # such as a tensor
@@ -35,6 +37,12 @@ def opened(value: Any) -> Any:
         else:
             break
     return value
+
+
+def _is_named_tuple(value: StandIn) -> bool:
+    """Whether an object is made of several texts alone, as a namedtuple of names is; a path is made of its parts."""
+    texts = isinstance(value.args, tuple) and len(value.args) > 1 and all(isinstance(each, str) for each in value.args)
+    return texts and value.state is None and not value.full_name.startswith("pathlib.")
 
 
 def opened_items(value: Any) -> Any:
