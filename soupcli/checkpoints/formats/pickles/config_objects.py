@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn
+from soupcli.checkpoints.formats.pickles.stand_ins import ENCODED, Global, StandIn
 
 # The attribute that holds what an object stands for, by its class.
 CONTENT = (
@@ -40,9 +40,11 @@ def opened(value: Any) -> Any:
 
 
 def _is_named_tuple(value: StandIn) -> bool:
-    """Whether an object is made of several texts alone, as a namedtuple of names is; a path is made of its parts."""
-    texts = isinstance(value.args, tuple) and len(value.args) > 1 and all(isinstance(each, str) for each in value.args)
-    return texts and value.state is None and not value.full_name.startswith("pathlib.")
+    """Whether an object is made of texts alone, as a namedtuple of names is. Bytes and paths may be too."""
+    args = value.args if isinstance(value.args, tuple) else ()
+    texts = len(args) > 1 and all(isinstance(each, str) for each in args)
+    is_other = value.full_name in ENCODED or value.full_name.startswith("pathlib.")
+    return texts and value.state is None and not is_other
 
 
 def opened_items(value: Any) -> Any:
