@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
-import heapq
 import math
 import posixpath
 import re
@@ -70,7 +70,7 @@ def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | Non
     letters = sorted(word)
     swapped = [one for one in words if len(one) == len(word) and sorted(one) == letters]
     if len(words) > MOST_COMPARED and not swapped:
-        words = heapq.nlargest(MOST_COMPARED, words, key=lambda one: _shared_ends(word, one))
+        words = [*_beside(word, words), *(one[::-1] for one in _beside(word[::-1], [one[::-1] for one in words]))]
     return _most_alike(word, swapped or words, 0.0 if swapped else least)
 
 
@@ -87,9 +87,11 @@ def _most_alike(word: str, words: Sequence[str], least: float) -> str | None:
     return found[1] if found is not None else None
 
 
-def _shared_ends(one: str, other: str) -> int:
-    """Count the letters that two words share at their beginning and at their end."""
-    return len(posixpath.commonprefix([one, other])) + len(posixpath.commonprefix([one[::-1], other[::-1]]))
+def _beside(word: str, words: Iterable[str]) -> list[str]:
+    """Return the words that stand next to `word` in alphabetical order: those that begin most alike."""
+    in_order = sorted(words)
+    at = bisect.bisect(in_order, word)
+    return in_order[max(0, at - MOST_COMPARED // 4) : at + MOST_COMPARED // 4]
 
 
 def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:

@@ -8,7 +8,7 @@ checkpoint.read("head.weight", torch.empty(spec.shape, dtype=spec.dtype.torch))
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -251,14 +251,25 @@ def neighbours(checkpoints: Sequence[Checkpoint]) -> set[tuple[str, str]]:
     return found or set()
 
 
+def runs(checkpoint: Checkpoint, names: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Yield the names in groups of at most `most`, which one call of `read_dense` reads across."""
+    run: list[str] = []
+    for name in in_file_order(checkpoint, names):
+        if run and (len(run) == most or not _touch(checkpoint, run[-1], name)):
+            yield run
+            run = []
+        run.append(name)
+    if run:
+        yield run
+
+
 def _touch(checkpoint: Checkpoint, first: str, second: str) -> bool:
     if not checkpoint.places:
         return False
-    (spec, place), (next_spec, next_place) = (
-        (checkpoint.tensors[name], checkpoint.places[name]) for name in (first, second)
-    )
-    follows = place.file == next_place.file and place.offset + spec.nbytes == next_place.offset
-    return follows and place.is_dense and next_place.is_dense and spec.dtype == next_spec.dtype
+    spec, next_spec = checkpoint.tensors[first], checkpoint.tensors[second]
+    place, next_place = checkpoint.places[first], checkpoint.places[second]
+    follows = place.offset + spec.nbytes == next_place.offset and place.file == next_place.file
+    return follows and place.is_dense and next_place.is_dense and spec.dtype is next_spec.dtype
 
 
 def read_stored(spec: TensorSpec, place: StoredTensor, out: Tensor, start: int) -> None:

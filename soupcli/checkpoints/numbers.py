@@ -10,13 +10,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import read_into
+from soupcli.checkpoints.checkpoint import read_bits, read_into, runs
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, cpu_library, library_of
 from soupcli.mixing.arithmetic.rounding import HELD_AS, round_once, wide
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
@@ -47,14 +47,26 @@ def parts_of(checkpoint: Checkpoint, name: str) -> Iterator[Array]:
 def first_numbers(checkpoint: Checkpoint, name: str, count: int) -> Sequence[float]:
     """Return the first elements of a real floating tensor, fewer if it has fewer; numpy is not imported for most."""
     spec = checkpoint.tensors[name]
-    count, code = min(count, spec.numel), CODES.get(spec.dtype)
-    if code is None:
+    count = min(count, spec.numel)
+    if spec.dtype not in CODES:
         return [float(number) for number in read_numbers(checkpoint, name, 0, count)]
-    held = bytearray(count * spec.dtype.itemsize)
-    read_into(checkpoint, name, 0, memoryview(held))
-    if spec.dtype is Dtype.BFLOAT16:  # the upper half of a float32
+    return _unpacked(read_bits(checkpoint, name, 0, count), spec.dtype)
+
+
+def small_runs(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[tuple[list[str], Sequence[float]]]:
+    """Yield groups of tensors that lie side by side in a file, with all their numbers: one read is for many.
+
+    The tensors are small, and their dtypes are among CODES.
+    """
+    for run in runs(checkpoint, names, GLANCE):
+        numel = sum(checkpoint.tensors[name].numel for name in run)
+        yield run, _unpacked(read_bits(checkpoint, run[0], 0, numel), checkpoint.tensors[run[0]].dtype)
+
+
+def _unpacked(held: bytearray, dtype: Dtype) -> Sequence[float]:
+    if dtype is Dtype.BFLOAT16:  # the upper half of a float32
         held = bytearray(b"".join(b"\0\0" + held[place : place + 2] for place in range(0, len(held), 2)))
-    return struct.unpack(f"<{count}{code}", held)
+    return struct.unpack(f"<{len(held) // struct.calcsize(CODES[dtype])}{CODES[dtype]}", held)
 
 
 def read_as(checkpoint: Checkpoint, name: str, start: int, dtype: Dtype, out_n: Array) -> None:

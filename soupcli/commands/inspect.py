@@ -19,7 +19,7 @@ from soupcli.checkpoints.compare.differences import (
 )
 from soupcli.checkpoints.compare.integers import is_known
 from soupcli.checkpoints.compare.settings import differing_settings
-from soupcli.checkpoints.numbers import CODES, first_numbers, read_numbers
+from soupcli.checkpoints.numbers import CODES, read_numbers, small_runs
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.diagnosis.barrier import Barrier, half_way, with_effects
@@ -185,10 +185,11 @@ def _base_among_them(run: Run, sound: Sequence[Checkpoint], spread: WeightDistan
 def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]:
     """Return the tensors with numbers that are not finite, among those that not all checkpoints share."""
     found: list[NotFinite] = []
-    for name in names:
-        spec = checkpoint.tensors[name]
-        if spec.dtype in CODES and spec.numel <= FEW and all(map(math.isfinite, first_numbers(checkpoint, name, FEW))):
-            continue
+    specs = checkpoint.tensors
+    small = [name for name in names if specs[name].dtype in CODES and specs[name].numel <= FEW]
+    finite = {n for run, numbers in small_runs(checkpoint, small) if all(map(math.isfinite, numbers)) for n in run}
+    for name in (name for name in names if name not in finite):
+        spec = specs[name]
         for start in range(0, spec.numel if spec.dtype.is_floating_point else 0, CHUNK):
             bad = first_not_finite(read_numbers(checkpoint, name, start, min(CHUNK, spec.numel - start)))
             if bad is not None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import translate
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint, read_part
 from soupcli.checkpoints.compare.differences import tied
-from soupcli.checkpoints.compare.integers import FEW, is_known
+from soupcli.checkpoints.compare.integers import FEW, PATTERNS, is_known
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import MixError
@@ -56,6 +57,8 @@ DERIVED = (
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
 )
 POSITIONS = re.compile(r"pos(ition)?s?([._]|$|_?emb|_?enc)|\.pe$")  # in names of tables of positions
+# Names of floating tensors that may follow from the configuration: few have one.
+TELLING = re.compile("|".join([*map(translate, (*DERIVED, *PATTERNS)), f".*({POSITIONS.pattern})"]))
 CHUNK = 1 << 20  # elements that are looked at once
 
 
@@ -203,6 +206,8 @@ def _twin(
 def _follows(checkpoint: Checkpoint, name: str) -> bool:
     """Whether a tensor follows from its network's configuration: a counter, an index, a mask."""
     spec = checkpoint.tensors[name]
+    if spec.dtype.is_averaged and TELLING.match(name) is None:
+        return False
     if matches(name, DERIVED):
         return True
     if spec.dtype.is_averaged:

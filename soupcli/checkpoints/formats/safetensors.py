@@ -71,10 +71,9 @@ def read_header(file: FileVersion) -> Header:
     specs: dict[str, TensorSpec] = {}
     places: dict[str, StoredTensor] = {}
     spans: list[tuple[int, int, str]] = []
-    known: dict[TensorSpec, TensorSpec] = {}
+    known: dict[str, tuple[TensorSpec, int]] = {}  # networks have few shapes
     for name, entry in entries.items():
-        spec, (begin, end) = _entry(file, name, entry)
-        specs[name] = known.setdefault(spec, spec)  # networks have few shapes
+        specs[name], (begin, end) = _entry(file, name, entry, known)
         places[name] = StoredTensor(file, base + begin)
         spans.append((begin, end, name))
     _check_spans(file, spans, file.size - base)
@@ -136,10 +135,25 @@ def _parse(file: FileVersion, header: bytes) -> dict[str, Any]:
     return entries
 
 
-def _entry(file: FileVersion, name: str, entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
+def _entry(
+    file: FileVersion, name: str, entry: Any, known: dict[str, tuple[TensorSpec, int]]
+) -> tuple[TensorSpec, tuple[int, int]]:
+    """Return a tensor's spec and the span of its bytes. `known` keeps each spec and its bytes, by what states it."""
     if not isinstance(entry, dict) or entry.keys() != KEYS:
         _refuse(file, f"tensor {name!r} needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    stated = f"{dtype!r} {shape}"
+    if stated not in known:
+        known[stated] = _spec(file, name, dtype, shape)
+    if not _counts(offsets) or len(offsets) != 2:
+        _refuse(file, f"tensor {name!r} has shape {shape} and data_offsets {offsets}")
+    (spec, nbytes), (begin, end) = known[stated], offsets
+    if end - begin != nbytes:
+        _refuse(file, f"tensor {name!r} needs {nbytes} bytes, its data_offsets span {end - begin}")
+    return spec, (begin, end)
+
+
+def _spec(file: FileVersion, name: str, dtype: Any, shape: Any) -> tuple[TensorSpec, int]:
     if dtype in QUANTISED:
         raise CheckpointError(
             f"{file.path}: tensor {name!r} has dtype {dtype}, which only quantised weights have",
@@ -150,13 +164,9 @@ def _entry(file: FileVersion, name: str, entry: Any) -> tuple[TensorSpec, tuple[
             f"{file.path}: tensor {name!r} has dtype {dtype!r}, which this version does not read",
             hint=f"save it as one of {', '.join(DTYPES)}",
         )
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
-        _refuse(file, f"tensor {name!r} has shape {shape} and data_offsets {offsets}")
-    spec = TensorSpec(tuple(shape), DTYPES[dtype])
-    nbytes, (begin, end) = math.prod(shape) * spec.dtype.itemsize, offsets
-    if end - begin != nbytes:
-        _refuse(file, f"tensor {name!r} needs {nbytes} bytes, its data_offsets span {end - begin}")
-    return spec, (begin, end)
+    if not _counts(shape):
+        _refuse(file, f"tensor {name!r} has shape {shape}")
+    return TensorSpec(tuple(shape), DTYPES[dtype]), math.prod(shape) * DTYPES[dtype].itemsize
 
 
 def _counts(values: Any) -> bool:
