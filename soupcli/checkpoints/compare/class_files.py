@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
 from soupcli.checkpoints.formats.class_words import EMBEDDED
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
+from soupcli.checkpoints.formats.python_settings import of_python
 from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 4_000_000  # of a list of classes, or of config.json
 MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
-MOST_FILES, MOST_BYTES = 200, 8_000_000  # of one checkpoint that are searched
+MOST_FILES, MOST_BYTES, MOST_PYTHON = 200, 8_000_000, 1_000_000  # of one checkpoint that are searched
 MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
 CONFIG = "config.json"
 # Files whose names are tokens, and one whose names are layers.
@@ -61,19 +62,26 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
 
     A label is the file's name. Beside a file of weights `*` stands for its own stem, and in a folder of many runs only
     lists of classes and settings of a training count. `../` is the folder of a run whose weights lie in `checkpoints/`
-    or alike. Of folders below only lists of classes and descriptions of data count.
+    or alike. Of folders below only lists of classes and descriptions of data count. `*.py` is the only Python file of
+    a folder, which has the name of the experiment.
 
-    Links that lead out of their folder are none of them. Of very many files, lists of classes are the first that count.
+    Links that lead out of their folder are none of them. Of very many files, lists of classes are the first that count,
+    and Python files the last.
     """
-    room = float(MOST_BYTES)
+    room = {True: float(MOST_PYTHON), False: float(MOST_BYTES)}
     kept: dict[str, Path] = {}
-    found = sorted(_candidates(checkpoint).items(), key=lambda one: (not _lists(one[1].name), one[0]))
+    found = sorted(_candidates(checkpoint).items(), key=lambda one: (*_order(one[1].name), one[0]))
     for label, file in found[:MOST_FILES]:
-        size = _size_of(file)
-        if size <= min(room, most_of(file)):
+        size, is_python = _size_of(file), file.suffix == PYTHON
+        if size <= min(room[is_python], most_of(file)):
             kept[label] = file
-            room -= size
+            room[is_python] -= size
     return dict(sorted(kept.items(), key=lambda one: (one[0].count("/"), one[0])))
+
+
+def _order(name: str) -> tuple[bool, bool]:
+    """Return a key that sorts lists of classes first, and Python files last."""
+    return not _lists(name), name.endswith(PYTHON)
 
 
 def too_large(checkpoint: Checkpoint) -> dict[str, Path]:
@@ -102,10 +110,10 @@ def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
     found = {file.name: file for file in checkpoint.side_files}
     run = folders_of(checkpoint)
     if checkpoint.side_folder is not None:
-        found |= {file.name: file for file in _stating(checkpoint.side_folder)}
+        found |= _stating(checkpoint.side_folder)
     elif weights:
         found |= _beside_file(min(weights))
-    found |= {f"../{file.name}": file for above in run[1:] for file in _stating(above)}
+    found |= {f"../{label}": file for above in run[1:] for label, file in _stating(above).items()}
     for up, at in enumerate(run):
         found |= {f"{'../' * up}{label}": file for label, file in _lists_below(at, run[0])}
     settings = (above / HYDRA for above in run if not (above / HYDRA).parent.is_symlink())
@@ -205,18 +213,20 @@ def _names_in(folder: Path) -> list[str]:
         return []
 
 
-def _stating(folder: Path) -> list[Path]:
+def _stating(folder: Path) -> dict[str, Path]:
     """Return the files in a folder that may state classes: lists of classes, and the first others."""
     return _stating_at(folder, _time_of(folder))
 
 
 @lru_cache(maxsize=64)
-def _stating_at(folder: Path, _time: int) -> list[Path]:
-    names = _names_in(folder)
-    lists = [name for name in names if _lists(name) and _may_state(name)]
-    known = set(lists)
-    others = (name for name in names if name not in known and _may_state(name))
-    return [folder / name for name in (*lists, *islice(others, MOST_FILES))]
+def _stating_at(folder: Path, _time: int) -> dict[str, Path]:
+    names = [name for name in _names_in(folder) if _may_state(name)]
+    lists = [name for name in names if _lists(name)]
+    others = sorted({*names} - {*lists}, key=lambda name: (name.endswith(PYTHON), name))
+    of_python = [name for name in others if name.endswith(PYTHON)]
+    alone = of_python[0] if len(of_python) == 1 and not SETTINGS.fullmatch(Path(of_python[0]).stem) else None
+    kept = (*lists, *others[:MOST_FILES])
+    return {f"*{PYTHON}" if name == alone else name: folder / name for name in kept}
 
 
 def _is_of_run(file: Path) -> bool:
@@ -261,7 +271,7 @@ def _may_state(name: str) -> bool:
     return (known or is_class_list(name)) and not name.startswith(OTHERS)
 
 
-YAML = (".yaml", ".yml")
+YAML, PYTHON = (".yaml", ".yml"), ".py"
 LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
 OF_TORCH = (".pt", ".pth")
 OF_TEXT: dict[str, Callable[[str], Any]] = {
@@ -273,6 +283,7 @@ OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".cfg": of_ini,
     ".md": lambda content: of_front_matter(content[:MAX_YAML]),
     ".pbtxt": rows_of_pbtxt,
+    PYTHON: of_python,
 }
 OF_BYTES: dict[str, Callable[[bytes], Any]] = {
     ".npy": read_npy,

@@ -129,7 +129,7 @@ def _own_settings(checkpoint: Checkpoint) -> dict[str, tuple[str, Kind | None]]:
     }
     compared = compared_files(checkpoint)
     for label, file in files_of(checkpoint).items():
-        if label in compared:
+        if label in compared or file in compared.values():
             continue
         is_statistics = OF_STATISTICS.fullmatch(file.stem) is not None
         above = file.stem.replace(".", "_")

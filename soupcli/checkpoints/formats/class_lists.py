@@ -27,6 +27,7 @@ from soupcli.checkpoints.formats.class_words import (
 )
 from soupcli.checkpoints.formats.numpy_names import names_in
 from soupcli.checkpoints.formats.pickles.config_objects import opened, opened_items
+from soupcli.checkpoints.formats.python_settings import is_python, of_python
 from soupcli.files.json_text import parse_json
 from soupcli.late import late_pattern
 
@@ -135,8 +136,7 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
             value = opened_items(held)
             if isinstance(value, str) and _are_letters(str(key), value):
                 yield f"{prefix}{key}", str(key), list(value)
-            is_document = isinstance(value, str) and value.startswith("{")
-            if value is None or (isinstance(value, str | int | float) and not is_document):
+            if value is None or (isinstance(value, str | int | float) and not is_document(value)):
                 continue
             below = view_of(value)
             looked_at += PER_LIST + len(value if below is None and isinstance(value, list | tuple) else below or ())
@@ -144,8 +144,9 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
                 return
             yield f"{prefix}{key}", str(key), names_in(below or value)
             inner = below or _listed_inside(value)
-            if inner and depth < DEEPEST:
-                waiting.append((f"{prefix}{key}.", depth + 1, inner))
+            depth_inside = 1 if isinstance(value, str) and is_python(value) else depth + 1
+            if inner and depth_inside <= DEEPEST:
+                waiting.append((f"{prefix}{key}.", depth_inside, inner))
 
 
 def _listed_inside(value: Any) -> Mapping[Any, Any] | None:
@@ -154,6 +155,21 @@ def _listed_inside(value: Any) -> Mapping[Any, Any] | None:
         return None
     inside = {str(place): each for place, each in enumerate(value) if isinstance(each, Mapping | list | tuple)}
     return inside if len(inside) == len(value) else None
+
+
+def is_document(value: Any) -> bool:
+    """Whether a value is a text that may be JSON, or settings in Python."""
+    return isinstance(value, str) and (value.startswith("{") or is_python(value))
+
+
+def entries_of_text(text: bytes | str) -> Mapping[Any, Any] | None:
+    """Return the entries of a JSON document or of settings in Python, or None for any other text."""
+    if isinstance(text, str) and is_python(text):
+        try:
+            return of_python(text)
+        except ValueError:
+            return None
+    return entries_of_json(text)
 
 
 def entries_of_json(text: bytes | str) -> Mapping[Any, Any] | None:

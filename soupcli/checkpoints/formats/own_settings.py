@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from soupcli.checkpoints.formats.class_lists import entries_of_text, is_document
 from soupcli.checkpoints.formats.numpy_names import numbers_of
 from soupcli.checkpoints.formats.pickles.config_objects import member_of, opened_items
 from soupcli.checkpoints.formats.pickles.modules import is_module
@@ -54,20 +55,23 @@ def settings_in(
             if text is not None:
                 found[key] = text
             elif depth < DEEPEST and _may_hold(str(name), inner):
-                waiting.append((f"{key}.", depth + 1, inner))
+                waiting.append((f"{key}.", 1 if isinstance(inner, str) else depth + 1, inner))
     return found
 
 
 def _may_hold(name: str, value: Any) -> bool:
     value = opened_items(value)
-    known = isinstance(value, str | int | float | bool | None) or is_tensor(value) or is_array(value)
+    plain = isinstance(value, str | int | float | bool | None) and not is_document(value)
+    known = plain or is_tensor(value) or is_array(value)
     of_training = is_optimizer(value) if name == "opt" else is_training_state(name, value)  # YOLOv5's is of settings
     return not known and not of_training
 
 
 def _searched(value: Any) -> Mapping[Any, Any]:
-    """Return the entries of a dict or object that may be settings."""
+    """Return the entries of a dict, object or text that may be settings."""
     value = opened_items(value)
+    if isinstance(value, str):
+        return entries_of_text(value) or {}
     if isinstance(value, list | tuple):
         parts = dict(enumerate(value)) if len(value) <= MOST_SHOWN else {}
         return {place: part for place, part in parts.items() if isinstance(part, dict | StandIn)}

@@ -23,8 +23,8 @@ INPUTS = late_pattern(
     rf"""
     imgsz | im(g|age)?_?(sz|size|resolution|height|width|shape)
     | (input|crop|resize|tile|roi|target|frame)_?(size|shape)
-    | resolution | resize(_?to)? | crop_pct | interpolation | resample | to_rgb | to_bgr | color_?(mode|space)
-    | channel_?order | gr[ae]yscale
+    | resolution | resize(_?to)? | crop_pct | interpolation | resample | ((bgr|rgb)_)?to_(rgb|bgr) | color_?(mode|space)
+    | channel_?order | gr[ae]yscale | (image|img|input|pixel)_?format
     | means? | stds? | {_OF_DATA}_{_STATISTIC} | {_OF_DATA}_(scaler|normali[sz]er)
     | normali[sz](e|ation|er)(_\w+)? | norm_?(stats|params|type_of_inputs) | scaler(_\w+)? | (do_)?rescale(_factor)?
     | (target|y|label)_?transform | (log|log1p|sqrt)_?(targets?|y|labels?) | (targets?|y|labels?)_?(log|log1p|sqrt)
@@ -32,7 +32,7 @@ INPUTS = late_pattern(
     | hop(_?(len(gth)?|size))? | win(_?len(gth)?) | frame_?(len(gth)?|shift) | f_?m(in|ax) | n_?mfcc
     | features?_?(type|extractor)
     | (seq(uence)?|context|input|pred(iction)?|history|clip|chunk)_?(len(gth)?|steps) | look_?back | horizon
-    | (n|num)_?frames | (do_)?lower_?case
+    | (n|num)_?frames | (do_)?lower_?case | voxel_?size | point_cloud_range
     """,
     WORDS,
 )
@@ -91,6 +91,8 @@ MEASURED = late_pattern(
 )
 FILE = re.compile(r"[/\\]|\.(pth?|ckpt|bin|safetensors|ya?ml|json|py)$")  # in the value of `model`: where it began
 NAMED = frozenset({"model", "arch", "architecture", "backbone", "variant", "model_type", "encoder_name"})
+# Keys that mean something only below another one: INPUT.FORMAT of detectron2, act_cfg=dict(type="ReLU") of mmcv.
+IN_PART: dict[str, Kind] = {"input.format": "inputs", "act_cfg.type": "network", "conv_cfg.type": "network"}
 MOST_CHECKED = 200  # letters of a key
 
 
@@ -106,6 +108,9 @@ def kind_of(key: str) -> Kind | None:
         return None
     if above and TRAINING.fullmatch(above[0]) and not above[0].lower().startswith("train"):
         return None
+    in_part = IN_PART.get(f"{above[-1]}.{last}".lower()) if above else None
+    if in_part is not None:
+        return in_part
     last = last.rstrip("_")  # of scikit-learn's attributes
     statistics = any(map(OF_STATISTICS.fullmatch, above))
     if last == "size" and any(map(PREPARING.fullmatch, above)):

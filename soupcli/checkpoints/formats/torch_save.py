@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.beside_network import parts_beside
-from soupcli.checkpoints.formats.class_lists import LONGEST_JSON, View, entries_of_json, lists_in
+from soupcli.checkpoints.formats.class_lists import LONGEST_JSON, View, entries_of_text, lists_in
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, bytes_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
+from soupcli.checkpoints.formats.python_settings import LONGEST
 from soupcli.checkpoints.formats.safetensors import NAMES
 from soupcli.checkpoints.formats.saved_parts import stated_in, view_of
 from soupcli.checkpoints.formats.sentencepiece import numbered_pieces
@@ -129,14 +130,17 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
 
 
 def _stating(file: FileVersion, start: int) -> View:
-    """Return what gives the entries of a dict or object, of a text that is JSON, and of a model of sentencepiece."""
+    """Return what gives the entries of a dict, object or text that states some, and of a model of sentencepiece."""
 
     @cache  # both kinds of lists ask
     def read(kept: Payload, encoding: str) -> Mapping[Any, Any] | None:
         at = start + kept.offset
-        if kept.length > LONGEST_JSON or read_bytes(file, at, 1) not in (b"{", b"\n"):
+        is_text = kept.text and kept.length <= LONGEST and not encoding
+        if not is_text and (kept.length > LONGEST_JSON or read_bytes(file, at, 1) not in (b"{", b"\n")):
             return None
         content = read_bytes(file, at, kept.length)
+        if is_text:
+            return entries_of_text(content.decode("utf-8"))
         return _entries_of_bytes(content.decode("utf-8").encode(encoding) if encoding else content)
 
     def stated(value: Any) -> Mapping[Any, Any] | None:
@@ -149,9 +153,9 @@ def _stating(file: FileVersion, start: int) -> View:
 
 
 def _entries_of_bytes(content: bytes | str) -> Mapping[Any, Any] | None:
-    """Return the entries of JSON, and the pieces of a model of sentencepiece as a `vocab`."""
+    """Return the entries of a text that states some, and the pieces of a model of sentencepiece as a `vocab`."""
     pieces = numbered_pieces(content) if isinstance(content, bytes) and content.startswith(b"\n") else None
-    return {"vocab": pieces} if pieces is not None else entries_of_json(content)
+    return {"vocab": pieces} if pieces is not None else entries_of_text(content)
 
 
 def _is_part_of_deepspeed(view: Mapping[Any, Any]) -> bool:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from soupcli.checkpoints.compare import class_files
+from soupcli.checkpoints.compare.class_files import files_of
+from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.settings import Setting, differing_settings
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.tensor_filter import TensorFilter
+from soupcli.errors import MixError
 from tests.helpers.operations import operations
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 Files = dict[str, Any]
 BERT = {"hidden_size": 4, "hidden_act": "gelu"}
@@ -133,3 +141,59 @@ def test_long_keys_and_values(tmp_path: Path) -> None:
         deep = {"a": 1, "k" * 100: deep}
     [found] = settings(tmp_path / "deep", {"config.json": deep}, {"config.json": {**deep, "b": 2}})
     assert found.key == "config.json: content" and all(value.startswith("sha256:") for value in found.values)
+
+
+OF_MMENGINE = """\
+metainfo = dict(classes={classes})
+model = dict(
+    backbone=dict(act_cfg=dict(type='{act}'), norm_cfg=dict(type='{norm}')),
+    data_preprocessor=dict(bgr_to_rgb={rgb}, mean=[123.675, 116.28, 103.53], type='DetDataPreprocessor'))
+optimizer = dict(lr={lr}, type='SGD')
+load_from = None
+train_cfg = dict(max_epochs={epochs})
+work_dir = 'work_dirs/{lr}'
+"""
+USUAL = {"classes": ("cat", "dog"), "act": "ReLU", "norm": "BN", "rgb": True, "lr": 0.1, "epochs": 12}
+SWEEP: dict[str, Any] = {"lr": 0.2, "epochs": 24, "norm": "SyncBN"}
+
+
+def of_mmengine(folder: Path, name: str, *, inside: bool = False, **changed: Any) -> Checkpoint:
+    """A run of mmengine, whose configuration lies beside the weights, or is a text in their file."""
+    folder.mkdir()
+    text = OF_MMENGINE.format(**{**USUAL, **changed})
+    if not inside:
+        (folder / name).write_text(text)
+    state = {"head.fc.weight": torch.zeros(2, 4), "head.fc.bias": torch.zeros(2)}
+    torch.save({"meta": {"cfg": text if inside else "", "seed": 1}, "state_dict": state}, folder / "epoch_12.pth")
+    return open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_configurations_in_python(tmp_path: Path, *, inside: bool) -> None:
+    """Configurations of mmengine are compared as others are, whatever the experiment is called; its training is not."""
+    changes: tuple[dict[str, Any], ...] = ({}, SWEEP, {"rgb": False}, {"act": "GELU"}, {"classes": ("dog", "cat")})
+    first, swept, bgr, gelu, moved = (
+        of_mmengine(tmp_path / str(number), f"exp_{number}.py", inside=inside, **changed)
+        for number, changed in enumerate(changes)
+    )
+    place = "in the file: meta.cfg." if inside else "*.py: "
+    assert differing_settings([first, swept]) == [] and check_meanings([first, swept], TensorFilter()) == []
+    [setting] = differing_settings([first, bgr])
+    assert setting[:3] == (f"{place}model.data_preprocessor.bgr_to_rgb", ("true", "false"), True)
+    [setting] = differing_settings([first, gelu])
+    assert setting.key == f"{place}model.backbone.act_cfg.type" and setting.of_network
+    with pytest.raises(MixError, match=r"dog, cat.*cat, dog: rows of 'head.fc.weight' stand for other"):
+        check_meanings([first, moved], TensorFilter())
+
+
+def test_python_beside_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many files those of Python count last, and one that is called settings keeps its name."""
+    monkeypatch.setattr(class_files, "MOST_FILES", 2)
+    save_file({"weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    for name in ("a.py", "config.py", "z.json"):
+        (tmp_path / name).write_text("{}")
+    assert list(files_of(open_checkpoint(tmp_path))) == ["a.py", "z.json"]
+    (tmp_path / "a.py").unlink()
+    assert list(files_of(open_checkpoint(tmp_path))) == ["config.py", "z.json"]
+    (tmp_path / "config.py").rename(tmp_path / "faster_rcnn.py")
+    assert list(files_of(open_checkpoint(tmp_path))) == ["*.py", "z.json"]
