@@ -1,7 +1,6 @@
-"""Files beside a checkpoint's weights that may list its classes, as documents.
+"""Files beside a checkpoint's weights that may list its classes.
 
 files_of(checkpoint)                                    # {"label_encoder.pkl": Path("run/label_encoder.pkl")}
-document_of(Path("run/label_encoder.pkl"))              # {"classes_": ["cat", "dog"]}
 """
 
 from __future__ import annotations
@@ -13,41 +12,29 @@ from collections import deque
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
+from soupcli.checkpoints.compare.documents import LINES, OF_BYTES, OF_TEXT, PYTHON, SETTINGS, TIMES, may_list, most_of
+from soupcli.checkpoints.formats.class_lists import MOST, is_class_list
 from soupcli.checkpoints.formats.class_words import EMBEDDED
-from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
-from soupcli.checkpoints.formats.python_settings import of_python
-from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
-from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import TRAINING_FOLDERS, is_weights, leads_inside
-from soupcli.errors import CheckpointError
-from soupcli.files.json_text import parse_json
-from soupcli.files.reading import FileVersion
 from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
-MAX_BYTES = 4_000_000  # of a list of classes, or of config.json
-MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
-MOST_FILES, MOST_BYTES, MOST_PYTHON = 200, 8_000_000, 1_000_000  # of one checkpoint that are searched
-MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
-CONFIG = "config.json"
+MOST_FILES, MOST_BYTES = 200, 8_000_000  # of one checkpoint that are searched
 # Files whose names are tokens, and one whose names are layers.
 OTHERS = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "adapter_config")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 MOST_WEIGHTS = 4  # files of one run in a folder, such as its best and last; more are those of many runs
 BELOW, MOST_BELOW = 2, 1000  # folders below that of the weights that are looked into, and entries of all of them
 IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE)  # folders with a run's weights
-SETTINGS = re.compile(r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|meta(data)?|data(set)?")
 DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
 OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
-PARAMS = "params.txt"  # of open_clip's training
 HYDRA = ".hydra/config.yaml"
 # Folders with classes of examples, not of rows.
 OF_EXAMPLES = re.compile(
@@ -68,31 +55,40 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
     Links that lead out of their folder are none of them. Of very many files, lists of classes are the first that count,
     and Python files the last.
     """
-    room = {True: float(MOST_PYTHON), False: float(MOST_BYTES)}
+    room = float(MOST_BYTES)
     kept: dict[str, Path] = {}
     found = sorted(_candidates(checkpoint).items(), key=lambda one: (*_order(one[1].name), one[0]))
     for label, file in found[:MOST_FILES]:
-        size, is_python = _size_of(file), file.suffix == PYTHON
-        if size <= min(room[is_python], most_of(file)):
+        size = _size_of(file)
+        if size <= min(room, most_of(file)):
             kept[label] = file
-            room[is_python] -= size
+            room -= size * TIMES.get(file.suffix.lower(), 1)
     return dict(sorted(kept.items(), key=lambda one: (one[0].count("/"), one[0])))
 
 
 def _order(name: str) -> tuple[bool, bool]:
     """Return a key that sorts lists of classes first, and Python files last."""
-    return not _lists(name), name.endswith(PYTHON)
+    return not may_list(name), name.endswith(PYTHON)
 
 
-def too_large(checkpoint: Checkpoint) -> dict[str, Path]:
-    """Return the lists of classes, and the configuration, that are too large to be read, by their labels."""
-    found = {label: file for label, file in _candidates(checkpoint).items() if _lists(file.name)}
-    return {label: file for label, file in found.items() if most_of(file) < _size_of(file) < math.inf}
+def too_large(checkpoint: Checkpoint) -> dict[str, tuple[Path, str]]:
+    """Return the files that may list classes and are too large to be read, with what is too much, by their labels."""
+    found = {label: file for label, file in _candidates(checkpoint).items() if may_list(file.name)}
+    much = {label: (file, _too_much(file)) for label, file in found.items()}
+    return {label: (file, what) for label, (file, what) in much.items() if what is not None}
 
 
-def most_of(file: Path) -> int:
-    """Return the most bytes of a file of this name that is read."""
-    return MAX_YAML if file.suffix.lower() in YAML else MAX_BYTES if _lists(file.name) else MAX_SETTINGS
+def _too_much(file: Path) -> str | None:
+    size, most = _size_of(file), most_of(file)
+    if most < size < math.inf:
+        return f"{most} bytes"
+    if 2 * MOST < size <= most and _entries_in(read_small(file, most=most)) > MOST:
+        return f"{MOST} entries"
+    return None
+
+
+def _entries_in(content: bytes) -> int:
+    return max(content.count(b"\n"), content.count(b","))
 
 
 def folders_of(checkpoint: Checkpoint) -> list[Path]:
@@ -178,11 +174,11 @@ def _folders_in(folder: Path) -> list[Path]:
         entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
-    names = (name for name in sorted(entry.name for entry in entries) if _may_hold_lists(name))
+    names = (name for name in sorted(entry.name for entry in entries) if _may_holdmay_list(name))
     return [folder / name for name in islice(names, MOST_BELOW)]
 
 
-def _may_hold_lists(folder: str) -> bool:
+def _may_holdmay_list(folder: str) -> bool:
     return not (folder.startswith(".") or OF_EXAMPLES.fullmatch(folder) or matches(folder, TRAINING_FOLDERS))
 
 
@@ -221,7 +217,7 @@ def _stating(folder: Path) -> dict[str, Path]:
 @lru_cache(maxsize=64)
 def _stating_at(folder: Path, _time: int) -> dict[str, Path]:
     names = [name for name in _names_in(folder) if _may_state(name)]
-    lists = [name for name in names if _lists(name)]
+    lists = [name for name in names if may_list(name)]
     others = sorted({*names} - {*lists}, key=lambda name: (name.endswith(PYTHON), name))
     of_python = [name for name in others if name.endswith(PYTHON)]
     alone = of_python[0] if len(of_python) == 1 and not SETTINGS.fullmatch(Path(of_python[0]).stem) else None
@@ -232,27 +228,6 @@ def _stating_at(folder: Path, _time: int) -> dict[str, Path]:
 def _is_of_run(file: Path) -> bool:
     """Whether a file is a list of classes, or the settings of a training."""
     return is_class_list(file.name) or SETTINGS.fullmatch(file.stem) is not None
-
-
-def document_of(file: Path) -> Any:
-    """Return what a file says as lists, maps and text, or None if it cannot be read, which whoever needs it says."""
-    suffix = file.suffix.lower()
-    try:
-        content = read_small(file, most=most_of(file))
-        if suffix in OF_BYTES:
-            return OF_BYTES[suffix](content)
-        if suffix in OF_TORCH:
-            return plain(read_object(FileVersion.of(file)).content)
-        text = content.decode("utf-8-sig")
-        return of_params(text) if file.name == PARAMS else OF_TEXT.get(suffix, rows_of_text)(text)
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
-        return None  # of whatever a stranger has written
-    except CheckpointError:
-        return None
-
-
-def _lists(name: str) -> bool:
-    return is_class_list(name) or name == CONFIG
 
 
 def _size_of(file: Path) -> float:
@@ -269,25 +244,3 @@ def _may_state(name: str) -> bool:
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see `_names_in`
     known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES
     return (known or is_class_list(name)) and not name.startswith(OTHERS)
-
-
-YAML, PYTHON = (".yaml", ".yml"), ".py"
-LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
-OF_TORCH = (".pt", ".pth")
-OF_TEXT: dict[str, Callable[[str], Any]] = {
-    ".json": parse_json,
-    ".yaml": of_yaml,
-    ".yml": of_yaml,
-    ".toml": of_toml,
-    ".ini": of_ini,
-    ".cfg": of_ini,
-    ".md": lambda content: of_front_matter(content[:MAX_YAML]),
-    ".pbtxt": rows_of_pbtxt,
-    PYTHON: of_python,
-}
-OF_BYTES: dict[str, Callable[[bytes], Any]] = {
-    ".npy": read_npy,
-    ".pkl": read_pickle,
-    ".pickle": read_pickle,
-    ".joblib": read_pickle,
-}

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import remembered
-from soupcli.checkpoints.compare.class_files import LINES, document_of, files_of
+from soupcli.checkpoints.compare.class_files import files_of
+from soupcli.checkpoints.compare.documents import LINES, document_of
 from soupcli.checkpoints.formats.class_lists import (
     are_settings,
     is_class_list,
@@ -116,10 +117,13 @@ def two_orders(config: dict[str, Sequence[str] | None]) -> str | None:
     one, two = config.get("id2label"), config.get("label2id")
     if one is None or two is None or not contradict(one, two):
         return None
-    return f"two orders of its classes: id2label {shown(one)}; label2id {shown(two)}"
+    return f"two orders of its classes: id2label {shown(one, two)}; label2id {shown(two, one)}"
 
 
-def shown(names: Sequence[str]) -> str:
-    """Return the first names, for a message."""
-    first = [name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in names[:SHOWN]]
-    return ", ".join(first) + (", ..." if len(names) > SHOWN else "")
+def shown(names: Sequence[str], other: Sequence[str]) -> str:
+    """Return the first names, for a message, or those from the first row on that has another name in the other list."""
+    first = next((row for row, pair in enumerate(zip(names, other, strict=False)) if pair[0] != pair[1]), 0)
+    start = first if first >= SHOWN else 0
+    some = [name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in names[start : start + SHOWN]]
+    numbered = [f"{row}: {name}" for row, name in enumerate(some, start)] if start else some
+    return ("..., " if start else "") + ", ".join(numbered) + (", ..." if len(names) > start + SHOWN else "")

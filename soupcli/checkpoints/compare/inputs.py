@@ -10,9 +10,10 @@ import re
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import remembered
-from soupcli.checkpoints.compare.class_files import document_of, files_of
+from soupcli.checkpoints.compare.class_files import files_of
 from soupcli.checkpoints.compare.class_orders import contradict, other_classes, shown
 from soupcli.checkpoints.compare.differences import same_in_all
+from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.compare.tokens import tables
 from soupcli.checkpoints.formats.class_lists import input_lists, names_in_order
 from soupcli.checkpoints.formats.class_words import INPUTS
@@ -40,7 +41,7 @@ def check_inputs(first: Checkpoint, other: Checkpoint, selection: TensorFilter) 
         moved = contradict(names, others)
         if not moved and not (len(names) == len(others) and other_classes(names, others)):
             continue
-        said = f"{other.path}: {place} lists {shown(others)}, that of {first.path} lists {shown(names)}"
+        said = f"{other.path}: {place} lists {shown(others, names)}, that of {first.path} lists {shown(names, others)}"
         columns = _with_columns(first, len(names)) if len(names) == len(others) else []
         weights = [name for name in columns if selection.mixes(name)]
         if moved and weights:

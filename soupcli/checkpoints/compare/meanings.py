@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.compare.class_files import most_of, too_large
+from soupcli.checkpoints.compare.class_files import too_large
 from soupcli.checkpoints.compare.class_orders import (
     HEADS,
     SHOWN,
@@ -84,10 +84,12 @@ def _unclear(source: str) -> str:
 def _classes_in_large_files(first: Checkpoint, other: Checkpoint) -> list[str]:
     """Return a line for each file that may list classes, is too large to be read and differs or is in one alone."""
     one, two = too_large(first), too_large(other)
-    differ = [name for name in {**one, **two} if not (name in one and name in two and same_bytes(one[name], two[name]))]
+    differ = [
+        name for name in {**one, **two} if not (name in one and name in two and same_bytes(one[name][0], two[name][0]))
+    ]
     return [
-        f"{file}: has more than {most_of(file)} bytes: classes of {first.path} and {other.path} are not compared"
-        for file in (two.get(name) or one[name] for name in differ)
+        f"{file}: has more than {much}: classes of {first.path} and {other.path} are not compared"
+        for file, much in (two.get(name) or one[name] for name in differ)
     ]
 
 
@@ -107,9 +109,9 @@ def _check_order(
     rest = f"--exclude {rest}" if heads.known else f"--exclude with its name, such as {rest}"
     way = f"{_remedy(first, said.orders, heads, moved=moved)}mix all but the head: {rest}"
     if not said.unclear:
-        text = f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}"
+        text = f"{other.path}: its classes are {shown(two, one)}, those of {first.path} are {shown(one, two)}"
         raise MixError(f"{text}: rows of {heads.mixed[0]!r} stand for other classes", hint=way)
-    text = f"{other.path}: {said.unclear} lists {shown(two)}, that of {first.path} lists {shown(one)}"
+    text = f"{other.path}: {said.unclear} lists {shown(two, one)}, that of {first.path} lists {shown(one, two)}"
     raise MixError(
         f"{text}: rows of {heads.mixed[0]!r} stand for other outputs, if these are their names",
         hint=f"if they are, {way}; if the list is of something else, write one order into both",
@@ -119,23 +121,20 @@ def _check_order(
 def _of_no_head(first: Checkpoint, other: Checkpoint, selection: TensorFilter, said: _List, heads: Heads) -> str | None:
     """Return what to say if classes differ, and no mixed tensor is known to have a row for each."""
     one, two = said.orders
+    said_of_both = f"{other.path}: its classes are {shown(two, one)}, those of {first.path} are {shown(one, two)}"
     modules = modules_for(first, selection, said.place, len(one)) if contradict(one, two) else None
     if modules is not None:
         return (
-            f"{other.path}: {said.place} lists {shown(two)}, that of {first.path} lists {shown(one)}: if {modules!r} "
-            "are the modules of these, each is mixed with that of another"
+            f"{other.path}: {said.place} lists {shown(two, one)}, that of {first.path} lists {shown(one, two)}: "
+            f"if {modules!r} are the modules of these, each is mixed with that of another"
         )
     if heads.maybe:
-        return (
-            f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: {heads.maybe[0]!r} "
-            f"has {len(one)} rows and is mixed, as a layer that is no head: if it is one, --exclude it too"
-        )
+        layer = f"{heads.maybe[0]!r} has {len(one)} rows and is mixed, as a layer that is no head"
+        return f"{said_of_both}: {layer}: if it is one, --exclude it too"
     if heads.every or said.unclear or not said.sure or not contradict(one, two):
         return None
-    return (
-        f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: no tensor with a row "
-        "for each is known; if the network has outputs for classes, --exclude the layer with them"
-    )
+    way = "if the network has outputs for classes, --exclude the layer with them"
+    return f"{said_of_both}: no tensor with a row for each is known; {way}"
 
 
 def _quoted(pattern: str) -> str:

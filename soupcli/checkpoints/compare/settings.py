@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.checkpoint import remembered
-from soupcli.checkpoints.compare.class_files import OF_BYTES, document_of, files_of
+from soupcli.checkpoints.compare.class_files import files_of
 from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
+from soupcli.checkpoints.compare.documents import OF_BYTES, document_of
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.setting_words import OF_STATISTICS, kind_of
 from soupcli.checkpoints.shell_patterns import matches

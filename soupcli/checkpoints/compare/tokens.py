@@ -13,8 +13,9 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from soupcli.checkpoints.compare.class_files import OF_TORCH, folders_of
+from soupcli.checkpoints.compare.class_files import folders_of
 from soupcli.checkpoints.compare.compared_files import compared_files
+from soupcli.checkpoints.compare.documents import OF_TORCH
 from soupcli.checkpoints.compare.token_lists import (
     ALIKE,
     BELOW,

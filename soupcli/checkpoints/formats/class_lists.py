@@ -274,8 +274,10 @@ def _table(lines: Sequence[str], mark: str) -> list[str] | None:
 
     It is empty of a table without such numbers whose other numbers were measured or counted: its order says nothing.
     """
+    if not lines or mark not in lines[0]:
+        return None
     rows = [[cell.strip().strip('"') for cell in line.split(mark)] for line in lines]
-    if len(rows) < 3 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
+    if len(rows) < 3 or any(len(row) != len(rows[0]) for row in rows):
         return None
     header, columns = rows[0], [list(column) for column in zip(*rows[1:], strict=True)]
     names = next((column for title, column in zip(header, columns, strict=True) if HEADER.fullmatch(title)), None)

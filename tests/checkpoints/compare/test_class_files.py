@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcli.checkpoints.compare import class_files
-from soupcli.checkpoints.compare.class_files import document_of, files_of
+from soupcli.checkpoints.compare import class_files, documents
+from soupcli.checkpoints.compare.class_files import files_of
 from soupcli.checkpoints.compare.class_orders import class_orders, other_orders
+from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.compare.meanings import check_meanings
+from soupcli.checkpoints.formats import class_lists
 from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -98,9 +100,9 @@ def test_numbers_behind(tmp_path: Path, content: str, names: list[str]) -> None:
     assert document_of(tmp_path / "labels.txt") == names
 
 
-def saved(folder: Path) -> Path:
+def saved(folder: Path, *, rows: int = 2) -> Path:
     folder.mkdir()
-    save_file({"fc.weight": torch.ones(2, 3)}, folder / "model.safetensors")
+    save_file({"fc.weight": torch.ones(rows, 3)}, folder / "model.safetensors")
     return folder
 
 
@@ -126,7 +128,7 @@ def test_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A configuration that is too large to be read is named, unless both are the same."""
-    monkeypatch.setattr(class_files, "MAX_BYTES", 60)
+    monkeypatch.setattr(documents, "MAX_BYTES", 60)
     one, two, same = (open_checkpoint(saved(tmp_path / name)) for name in ("one", "two", "same"))
     for checkpoint, first, second in ((one, "cat", "dog"), (two, "dog", "cat"), (same, "cat", "dog")):
         (checkpoint.path / "config.json").write_text(
@@ -138,6 +140,43 @@ def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         f"{two.path}/config.json: has more than 60 bytes: {said}"
     ]
     assert not list(other_orders(one, two))
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "data.yaml", "label_map.pbtxt", "map.pbtxt", "config.json"])
+def test_too_many_entries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A file with more entries than are compared is named, whatever its form; a smaller one is compared."""
+    folders = [saved(tmp_path / str(at), rows=3) for at in range(2)]
+    for folder, names in zip(folders, (["cat", "dog", "cow"], ["dog", "cat", "cow"]), strict=True):
+        (folder / name).write_text(written_as(name, names))
+    with pytest.raises(MixError, match="cat, dog, cow"):
+        check_meanings([open_checkpoint(folder) for folder in folders], TensorFilter())
+    for module in (class_files, class_lists):
+        monkeypatch.setattr(module, "MOST", 1)
+    [note] = check_meanings([open_checkpoint(folder) for folder in folders], TensorFilter())
+    assert note.startswith(f"{tmp_path}/1/{name}: has more than 1 entries: classes of")
+
+
+def written_as(name: str, names: list[str]) -> str:
+    if name.endswith("json"):
+        return json.dumps({"id2label": dict(enumerate(names))})
+    if name.endswith("yaml"):
+        return "names:\n" + "".join(f"- {one}\n" for one in names)
+    if name.endswith("pbtxt"):
+        return "".join(f'item {{\n id: {row}\n name: "{one}"\n}}\n' for row, one in enumerate(names, 1))
+    return "\n".join(names) + "\n"
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "data.yaml", "map.pbtxt"])
+def test_long_lists(tmp_path: Path, name: str) -> None:
+    """Two names of six thousand that stand in each other's place: the message shows where, with the rows' numbers."""
+    names = [f"a class with the number {row}" for row in range(6_000)]
+    moved = [*names[:4_000], names[4_001], names[4_000], *names[4_002:]]
+    for folder, order in (("one", names), ("two", moved)):
+        (saved(tmp_path / folder, rows=6_000) / name).write_text(written_as(name, order))
+    with pytest.raises(MixError) as caught:
+        check_meanings([open_checkpoint(tmp_path / each) for each in ("one", "two")], TensorFilter())
+    said = [f"..., 4000: a class with the number {4000 + at}, 4001: " for at in (1, 0)]
+    assert all(one in str(caught.value) for one in said)
 
 
 def noted_folders(monkeypatch: pytest.MonkeyPatch, by: str = "_entries") -> list[Path]:

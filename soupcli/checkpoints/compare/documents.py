@@ -1,0 +1,104 @@
+"""What the files beside a checkpoint's weights say, as lists, maps and text.
+
+document_of(Path("run/label_encoder.pkl"))              # {"classes_": ["cat", "dog"]}
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
+from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
+from soupcli.checkpoints.formats.python_settings import of_python
+from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
+from soupcli.checkpoints.formats.torch_archives import read_object
+from soupcli.errors import CheckpointError
+from soupcli.files.json_text import parse_json
+from soupcli.files.reading import FileVersion
+from soupcli.files.small_file import read_small
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MAX_BYTES = 4_000_000  # of a file that lists classes
+MAX_SETTINGS = 200_000  # bytes of others that are searched for classes
+# Bytes of YAML: a megabyte takes a third of a second, and ten times as long without libyaml.
+MAX_YAML, MAX_YAML_SETTINGS = 1_000_000 if hasattr(yaml, "CBaseLoader") else 65_536, 65_536
+QUICK = 10_000  # bytes that are read again rather than remembered
+SETTINGS = re.compile(
+    r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|(meta(data)?|data(set)?)(_infos?)?"
+)
+PARAMS = "params.txt"  # of open_clip's training
+
+
+def document_of(file: Path) -> Any:
+    """Return what a file says as lists, maps and text, or None if it cannot be read, which whoever needs it says."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return _remembered_document(file, stat.st_size, stat.st_mtime_ns) if stat.st_size > QUICK else _document(file)
+
+
+@lru_cache(maxsize=4)  # what compares classes, inputs and settings of two checkpoints asks in turn
+def _remembered_document(file: Path, _size: int, _time: int) -> Any:
+    return _document(file)
+
+
+def _document(file: Path) -> Any:
+    suffix = file.suffix.lower()
+    try:
+        content = read_small(file, most=most_of(file))
+        if suffix in OF_BYTES:
+            return OF_BYTES[suffix](content)
+        if suffix in OF_TORCH:
+            return plain(read_object(FileVersion.of(file)).content)
+        text = content.decode("utf-8-sig")
+        return of_params(text) if file.name == PARAMS else OF_TEXT.get(suffix, rows_of_text)(text)
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
+        return None  # of whatever a stranger has written
+    except CheckpointError:
+        return None
+
+
+def may_list(name: str) -> bool:
+    """Whether a file may list all classes, by its name. If it is too large to be read, that is said."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path for each of very many files takes long
+    states = SETTINGS.fullmatch(stem) is not None and suffix.lower() not in (*LINES, PYTHON)
+    return is_class_list(name) or states or suffix.lower() == ".pbtxt"
+
+
+def most_of(file: Path) -> int:
+    """Return the most bytes of a file of this name that is read."""
+    if file.suffix.lower() in YAML:
+        return MAX_YAML if may_list(file.name) else MAX_YAML_SETTINGS
+    return MAX_BYTES if may_list(file.name) else MAX_SETTINGS
+
+
+YAML, PYTHON = (".yaml", ".yml"), ".py"
+TIMES = {".yaml": 5, ".yml": 5, PYTHON: 8}  # as long as JSON takes
+LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
+OF_TORCH = (".pt", ".pth")
+OF_TEXT: dict[str, Callable[[str], Any]] = {
+    ".json": parse_json,
+    ".yaml": of_yaml,
+    ".yml": of_yaml,
+    ".toml": of_toml,
+    ".ini": of_ini,
+    ".cfg": of_ini,
+    ".md": lambda content: of_front_matter(content[:MAX_YAML_SETTINGS]),
+    ".pbtxt": rows_of_pbtxt,
+    PYTHON: of_python,
+}
+OF_BYTES: dict[str, Callable[[bytes], Any]] = {
+    ".npy": read_npy,
+    ".pkl": read_pickle,
+    ".pickle": read_pickle,
+    ".joblib": read_pickle,
+}
