@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.compare.documents import LINES, OF_BYTES, OF_TEXT, PYTHON, SETTINGS, TIMES, may_list, most_of
 from soupcli.checkpoints.formats.class_lists import MOST, is_class_list
 from soupcli.checkpoints.formats.class_words import EMBEDDED
+from soupcli.checkpoints.formats.setting_words import OF_STATISTICS
+from soupcli.checkpoints.formats.statistics_files import is_statistics
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import TRAINING_FOLDERS, is_weights, leads_inside
 from soupcli.files.small_file import read_small
@@ -31,7 +33,7 @@ MOST_FILES, MOST_BYTES = 200, 8_000_000  # of one checkpoint that are searched
 OTHERS = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "adapter_config")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 MOST_WEIGHTS = 4  # files of one run in a folder, such as its best and last; more are those of many runs
-BELOW, MOST_BELOW = 2, 1000  # folders below that of the weights that are looked into, and entries of all of them
+BELOW, MOST_BELOW = 3, 1000  # folders below that of the weights that are looked into, and entries of all of them
 IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE)  # folders with a run's weights
 DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
 OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
@@ -157,8 +159,8 @@ def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
         if depth < BELOW:
             waiting.extend((file, depth + 1) for file in _folders_in(place))
         for file in entries:
-            known = is_class_list(file.name) or DATA.fullmatch(file.stem) or EMBEDDED.fullmatch(file.stem)
-            if known and not OF_PART.fullmatch(file.stem):
+            known = any(words.fullmatch(file.stem) for words in (DATA, EMBEDDED, OF_STATISTICS))
+            if (known or is_class_list(file.name)) and not OF_PART.fullmatch(file.stem):
                 yield file.relative_to(folder).as_posix(), file
 
 
@@ -240,7 +242,7 @@ def _size_of(file: Path) -> float:
 
 
 def _may_state(name: str) -> bool:
-    """Whether a file may state classes by its name. Pickles of torch are weights, but for lists of classes."""
+    """Whether a file may state classes or statistics by its name. Other pickles of torch are weights."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see `_names_in`
     known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES
-    return (known or is_class_list(name)) and not name.startswith(OTHERS)
+    return (known or is_class_list(name) or is_statistics(name)) and not name.startswith(OTHERS)

@@ -15,6 +15,7 @@ import yaml
 from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
 from soupcli.checkpoints.formats.python_settings import of_python
+from soupcli.checkpoints.formats.statistics_files import is_statistics
 from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.errors import CheckpointError
@@ -78,7 +79,7 @@ def most_of(file: Path) -> int:
     """Return the most bytes of a file of this name that is read."""
     if file.suffix.lower() in YAML:
         return MAX_YAML if may_list(file.name) else MAX_YAML_SETTINGS
-    return MAX_BYTES if may_list(file.name) else MAX_SETTINGS
+    return MAX_BYTES if may_list(file.name) or is_statistics(file.name) else MAX_SETTINGS
 
 
 YAML, PYTHON = (".yaml", ".yml"), ".py"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.compare.class_files import files_of
 from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
-from soupcli.checkpoints.compare.documents import OF_BYTES, document_of
+from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.formats.own_settings import settings_in
-from soupcli.checkpoints.formats.setting_words import OF_STATISTICS, kind_of
+from soupcli.checkpoints.formats.setting_words import kind_of
+from soupcli.checkpoints.formats.statistics_files import is_statistics, statistics_in
 from soupcli.checkpoints.shell_patterns import matches
+from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import FileVersion, sha256
+from soupcli.files.reading import FileVersion
 from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
@@ -132,13 +135,20 @@ def _own_settings(checkpoint: Checkpoint) -> dict[str, tuple[str, Kind | None]]:
     for label, file in files_of(checkpoint).items():
         if label in compared or file in compared.values():
             continue
-        is_statistics = OF_STATISTICS.fullmatch(file.stem) is not None
         above = file.stem.replace(".", "_")
         for key, value in settings_in(document_of(file), named=above).items():
             found[f"{label}: {key.removeprefix(f'{above}.')}"] = value, kind_of(key)
-        if is_statistics and file.suffix.lower() in OF_BYTES:
-            found[f"{label}: content"] = f"sha256:{sha256(FileVersion.of(file))[:12]}", "inputs"
+        if is_statistics(file.name):
+            found |= {f"{label}: {key}": (value, "inputs") for key, value in _statistics_in(file).items()}
     return found
+
+
+def _statistics_in(file: Path) -> dict[str, str]:
+    """Return the statistics in a file by their keys; none of a broken one, which whoever needs it says."""
+    try:
+        return statistics_in(FileVersion.of(file))
+    except (OSError, ValueError, LookupError, ArithmeticError, struct.error, RecursionError, CheckpointError):
+        return {}
 
 
 def _of_inputs(file: str, name: str) -> bool:

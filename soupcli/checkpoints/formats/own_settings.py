@@ -85,12 +85,12 @@ def _text(name: str, value: Any, numbers_of_tensor: NumbersOf) -> str | None:
     """Return a value as text: equal texts are equal values. None for what is no single value or list of them."""
     value = opened_items(value)
     if isinstance(value, str):
-        return _name(name, value) if len(value) <= LONGEST else _hash(value.encode("utf-8", "replace"), "a text")
+        return _name(name, value) if len(value) <= LONGEST else hash_of(value.encode("utf-8", "replace"), "a text")
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if is_tensor(value):
         content = numbers_of_tensor(value)
-        return _hash(content, "numbers") if content is not None else None
+        return hash_of(content, "numbers") if content is not None else None
     if isinstance(value, Global):  # a class or function of the network's, wherever its library keeps it
         return value.full_name.rpartition(".")[2]
     if isinstance(value, StandIn):
@@ -104,7 +104,7 @@ def _of_object(value: StandIn) -> str | None:
     """Return a number of numpy, a hash of an array, a member of an Enum, the class of a module; None for others."""
     numbers = numbers_of(value)
     if numbers is not None:
-        return _hash(numbers, "numbers") if isinstance(numbers, bytes) else repr(numbers)
+        return hash_of(numbers, "numbers") if isinstance(numbers, bytes) else repr(numbers)
     if is_module(value):
         return value.full_name.rpartition(".")[2]
     member = member_of(value)
@@ -116,7 +116,7 @@ def _of_list(value: list[Any] | tuple[Any, ...]) -> str | None:
     if not all(isinstance(item, str | int | float | bool) for item in items):
         return None
     text = json.dumps(items)
-    return text if len(items) <= MOST_SHOWN and len(text) <= LONGEST else _hash(text.encode(), f"{len(items)} values")
+    return text if len(items) <= MOST_SHOWN and len(text) <= LONGEST else hash_of(text.encode(), f"{len(items)} values")
 
 
 def _name(key: str, value: str) -> str | None:
@@ -126,5 +126,6 @@ def _name(key: str, value: str) -> str | None:
     return None if FILE.search(value) else json.dumps(value.partition(".")[0])
 
 
-def _hash(content: bytes, what: str) -> str:
+def hash_of(content: bytes, what: str) -> str:
+    """Return what stands for a long content in a message: equal ones are equal texts."""
     return f"{what}, sha256:{hashlib.sha256(content).hexdigest()[:12]}"

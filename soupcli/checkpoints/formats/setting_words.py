@@ -78,13 +78,18 @@ BESIDE_MODEL = late_pattern(
     WORDS,
 )
 # Files that hold statistics of inputs and outputs, and the keys that are some in them.
+_NUMBERS = (
+    "(scalers?|(de)?norm(ali[sz](er|ation))?|vec_?normali[sz]e|(cm)?mvn|cmvn|mean_?(and_?)?std|means?|stds?"
+    "|running_mean_std|obs_rms)"
+)
 OF_STATISTICS = late_pattern(
-    r"""
-    ([\w*.]+[._-])?(scalers?|stats|statistics|(de)?norm(ali[sz](er|ation))?|mean_?(and_?)?std|means?|stds?)
-    ([_-]?(stats|params|factors|constants|x|y|inputs?|targets?|features?))?
+    rf"""
+    ([\w*.]+[._-])?(stats|statistics|{_NUMBERS})([_-]?(stats|params|factors|constants|x|y|inputs?|targets?|features?))?
     """,
     WORDS,
 )
+# Texts that are called stats are mostly reports.
+OF_NUMBERS = late_pattern(rf"([\w*.]+[._-])?({_NUMBERS})([_-]?(stats|params|constants))?", WORDS)
 STATISTIC = late_pattern(rf"(.*_)?({_STATISTIC}|q\d\d?)_?", WORDS)
 MEASURED = late_pattern(
     r".*(loss|acc|score|metric|epoch|step|time|reward|return|lr|grad|auc|f1|mem|gpu|best|iou|error|[mr]ap).*", WORDS

@@ -125,7 +125,7 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     stated = _stating(file, saved.start)
     classes, lists, inputs = lists_in(saved.content, stated)
     origin = origin._replace(classes=classes, lists=lists, inputs=inputs, members=members_at(file, saved.mark))
-    settings = settings_in(saved.content, partial(_numbers, file, saved), network=part.key or "")
+    settings = settings_in(saved.content, partial(numbers_of, file, saved), network=part.key or "")
     return Contents(specs, places, origin._replace(settings=settings))
 
 
@@ -248,8 +248,8 @@ def _scalar(file: FileVersion, saved: SavedObject, value: Any) -> float | None:
     return float(struct.unpack(form, read_bytes(file, place.offset, struct.calcsize(form)))[0])
 
 
-def _numbers(file: FileVersion, saved: SavedObject, value: Any) -> bytes | None:
-    """The bytes of a small dense tensor with its dtype and shape; None for others."""
+def numbers_of(file: FileVersion, saved: SavedObject, value: Any) -> bytes | None:
+    """Return the bytes of a small dense tensor with its dtype and shape; None for others."""
     try:
         spec, place = _stored(file, saved, "numbers", value)
     except CheckpointError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from soupcli.checkpoints.compare.inputs import check_inputs, different_statistics
 from soupcli.checkpoints.compare.settings import differing_settings
@@ -135,6 +137,79 @@ def test_scales(file: str, one: bytes | str, other: bytes | str, key: str | None
     found = differing_settings([run(tmp_path / "a", **{file: one}), run(tmp_path / "b", **{file: other})])
     assert [setting.key for setting in found] == ([key] if key is not None else [])
     assert all(setting.of_inputs != setting.of_network for setting in found)
+
+
+def numpy_file(write: Callable[..., None], *values: Any, **arrays: Any) -> bytes:
+    content = io.BytesIO()
+    write(content, *values, **arrays)
+    return content.getvalue()
+
+
+def numbers(file: str, number: float) -> bytes:
+    """What a library writes under this name, with statistics that begin with a number."""
+    mean = np.array([number, 1.0])
+    tensor = torch.from_numpy(mean)
+    if file.endswith("__npz"):
+        pack = np.savez_compressed if "cmvn" in file else np.savez
+        return numpy_file(pack, mean=mean, sum=mean * 2, loss_mean=np.random.default_rng().normal(size=3))
+    if file.endswith("__npy"):
+        return numpy_file(np.save, mean)
+    if file.endswith("__safetensors"):
+        return save({"observation.state.mean": tensor, "reward.mean": torch.rand(1)})
+    if file.endswith("__pth"):
+        return numpy_file(
+            lambda to, value: torch.save(value, to), {"obs_mean": mean, "act_std": tensor, "steps": number}
+        )
+    return f"<AddShift> [ {number} 1 ]".encode()
+
+
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("feats_stats__npz", ["mean", "sum"]),
+        ("cmvn__npz", ["mean", "sum"]),
+        ("mean__npy", ["content"]),
+        ("am__mvn", ["content"]),
+        ("global_cmvn", ["content"]),
+        ("norm_stats__csv", ["content"]),
+        ("policy_preprocessor_step_3_normalizer_processor__safetensors", ["observation.state.mean"]),
+        ("normalizer__pth", ["obs_mean", "act_std"]),
+        ("history__npz", []),
+        ("grad_norm__npy", []),
+        ("val_predictions__npy", []),
+        ("stats__txt", []),
+        ("scaler__pt", []),
+    ],
+)
+def test_files_of_statistics(file: str, keys: list[str], tmp_path: Path) -> None:
+    """Other statistics in a file are said with their keys; equal ones, and measures of a training, are not."""
+    one, same, other = (
+        run(tmp_path / name, **{file: numbers(file, value)}) for name, value in (("a", 0.0), ("b", 0.0), ("c", 5.0))
+    )
+    assert differing_settings([one, same]) == []
+    found = differing_settings([one, other])
+    assert [setting.key for setting in found] == [f"{file.replace('__', '.')}: {key}" for key in keys]
+    assert all(setting.of_inputs for setting in found)
+
+
+def test_statistics_in_folders_below(tmp_path: Path) -> None:
+    """openpi keeps statistics three folders below the weights."""
+    made = []
+    for number in (0, 1):
+        made.append(run(tmp_path / str(number)))
+        below = tmp_path / str(number) / "assets/physical-intelligence/libero"
+        below.mkdir(parents=True)
+        (below / "norm_stats.json").write_text(json.dumps({"norm_stats": {"state": {"q01": [number, 2]}}}))
+    [setting] = differing_settings(made)
+    assert setting.key.endswith("norm_stats.json: norm_stats.state.q01") and setting.of_inputs
+
+
+@pytest.mark.parametrize("file", ["stats__npz", "stats__pth", "stats__npy"])
+def test_broken_statistics(file: str, tmp_path: Path) -> None:
+    """A file of statistics that is cut short is no statistics, whatever it holds."""
+    whole = numbers(file, 1.0)
+    broken = [run(tmp_path / str(end), **{file: whole[:end]}) for end in (len(whole) // 2, len(whole) - 30)]
+    assert all(setting.key.endswith(("npy: content", ": mean")) for setting in differing_settings(broken))
 
 
 def test_settings_in_the_file(tmp_path: Path) -> None:
