@@ -157,14 +157,14 @@ def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
         if any(is_weights(file.name) for file in entries):
             continue
         if depth < BELOW:
-            waiting.extend((file, depth + 1) for file in _folders_in(place))
+            waiting.extend((file, depth + 1) for file in _folders_of(place, _time_of(place)))
         for file in entries:
             known = any(words.fullmatch(file.stem) for words in (DATA, EMBEDDED, OF_STATISTICS))
             if (known or is_class_list(file.name)) and not OF_PART.fullmatch(file.stem):
                 yield file.relative_to(folder).as_posix(), file
 
 
-@lru_cache(maxsize=64)  # of many files of weights in one folder each asks
+@lru_cache(maxsize=256)  # of many files of weights in one folder each asks
 def _folders_of(folder: Path, _time: int) -> list[Path]:
     """Return what `_folders_in` does, which is asked again if the folder's `_time` is another one."""
     return _folders_in(folder)
