@@ -125,8 +125,6 @@ def _labelled_by_name(spec: ImagesSet, found: ClassPictures, outline: Outline, *
 
 def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
     """Return the order of classes from the folders' names, without opening a picture."""
-    if spec.labels is not None and spec.labels.suffix.lower() not in READERS:
-        return ClassOrder(by="indices in labels:", count=None, index={})
     of_shards = spec.labels is None and spec.classes is None and spec.class_to_index is None
     if of_shards and tar_shards.find(spec.images) is not None:
         return ClassOrder(by="numbers in the shards", count=None, index={})
@@ -166,8 +164,9 @@ def _labelled_by_file(spec: ImagesSet, file: Path, pictures: list[PictureFile], 
     names = [_name(spec.images, picture) for picture in pictures]
     if file.suffix.lower() in READERS:
         return _labelled_by_table(spec, label_column.table_of(file, spec.images, names, spec.label), pictures, outline)
-    places, labels = labels_file.read(file, names)
-    return LabelledPictures([pictures[place] for place in places], labels, None)
+    read = labels_file.read(file, spec.images, names)
+    order = ClassOrder(by="indices in labels:", count=None, index={}, warning=read.warning)
+    return LabelledPictures([pictures[place] for place in read.places], read.labels, None, order)
 
 
 def _labelled_by_table(

@@ -22,6 +22,7 @@ from soupcli.wording import suggestion
 
 FILE_NAME = "file_name"  # the column of pictures' names in the tables of `datasets`; any other table has them first
 LABEL_COLUMNS = ("label", "labels", "class", "target", "rating", "sentiment", "category", "stars", "score", "y")
+SHOWN = 3  # names in a warning
 BITS = ("0", "1", "0.0", "1.0", "true", "false")
 
 
@@ -76,8 +77,8 @@ def table_of(file: Path, folder: Path, pictures: Sequence[str], columns: Sequenc
     """Read the rows of a csv, tsv, jsonl or parquet file for `pictures`, paths below `folder`.
 
     Pictures go by the column `file_name`, else the first: a path, a name, or a name without its ending. Labels are in
-    `columns`, else all others. A table may have rows for more pictures, or the folder more pictures than rows. Raises
-    ValidationError if both have others, and if a picture has two rows.
+    `columns`, else all others. A table may have rows for more pictures, or the folder more pictures than rows, which
+    the warning says. Raises ValidationError if both have others, and if a picture has two rows.
     """
     rows = with_header_row(read_rows(file, ()))
     names = picture_column(rows[0])
@@ -92,12 +93,25 @@ def table_of(file: Path, folder: Path, pictures: Sequence[str], columns: Sequenc
     below = Path(os.path.relpath(folder, file.parent)).as_posix()
     row_of = {at: row for at, name in enumerate(pictures) if (row := _row_of(name, below, places)) is not None}
     _check_own_rows(file, pictures, row_of)
-    others = len(pictures) - len(row_of)
-    if others and len(set(row_of.values())) < len(rows):
-        first = next(name for at, name in enumerate(pictures) if at not in row_of)
-        raise _unlike(file, first, places, names)
-    warning = f"{others:,} of {len(pictures):,} pictures have no row in {file.name}: they take no part"
-    return PictureTable(rows, labels, row_of, warning if others else None)
+    unnamed = [name for at, name in enumerate(pictures) if at not in row_of]
+    named = set(row_of.values())
+    absent = [str(row.get(names)) for at, row in enumerate(rows) if at not in named]
+    if unnamed and absent:
+        raise _unlike(file, unnamed, absent, places, names)
+    if unnamed:
+        warning = f"{left_out(unnamed, len(pictures), 'pictures')} have no row in {file.name}: they take no part"
+        return PictureTable(rows, labels, row_of, warning)
+    return PictureTable(rows, labels, row_of, without_pictures(absent, len(rows), f"rows of {file.name}", folder))
+
+
+def without_pictures(names: Sequence[str], of: int, what: str, folder: Path) -> str | None:
+    """Return a warning that a file of labels names pictures that are not in the folder; None if it does not."""
+    return f"{left_out(names, of, what)} have no picture in {folder}: they take no part" if names else None
+
+
+def left_out(names: Sequence[str], of: int, what: str) -> str:
+    """Return how many of `of` things these are, and the first of them."""
+    return f"{len(names):,} of {of:,} {what} ({listed(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
 
 
 def classes_in(file: Path, table: PictureTable, column: str, label_names: Sequence[str] | None) -> NamedClasses:
@@ -174,9 +188,12 @@ def _row_of(picture: str, below: str, places: Mapping[str, int]) -> int | None:
     return next((places[name] for name in named if name in places), None)
 
 
-def _unlike(file: Path, picture: str, places: Mapping[str, int], column: str) -> ValidationError:
-    near = suggestion(PurePosixPath(picture).name, places) if len(places) < 1000 else ""
+def _unlike(
+    file: Path, unnamed: Sequence[str], absent: Sequence[str], places: Mapping[str, int], column: str
+) -> ValidationError:
+    near = suggestion(PurePosixPath(unnamed[0]).name, places) if len(places) < 1000 else ""
+    counted = f"{len(unnamed):,} such pictures, {len(absent):,} such rows, {absent[0]!r} for one"
     return ValidationError(
-        f"{file}: no row whose column {column!r} is {picture!r}{near}, and rows without a picture",
+        f"{file}: no row whose column {column!r} is {unnamed[0]!r}{near}, and rows without a picture ({counted})",
         hint="images: is the folder that the names in the table begin at, or that of the table's own pictures",
     )

@@ -12,8 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from soupcli.datasets.label_column import without_pictures
 from soupcli.datasets.prompts import read_json
 from soupcli.errors import ValidationError
 from soupcli.wording import suggestion
@@ -22,8 +23,16 @@ NONE = -1
 MOST = 2**31  # classes
 
 
-def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    """Places of the pictures (paths below the set) that have labels, and these labels, filled with -1 to one length.
+class ReadLabels(NamedTuple):
+    """The places of the pictures that have labels, these, filled with -1 to one length, and what to warn of."""
+
+    places: list[int]
+    labels: list[list[int]]
+    warning: str | None
+
+
+def read(file: Path, folder: Path, pictures: Sequence[str]) -> ReadLabels:
+    """Return the labels of pictures, paths below `folder`; the warning is of entries for other pictures.
 
     Raises ValidationError if a picture has no entry, or an entry is no list of indices.
     """
@@ -33,24 +42,35 @@ def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], list[list[int]
             f"{file}: neither a map from file names to labels nor a list",
             hint='{"a.png": [3], "b.png": [1, 5]}, or a list of such labels in the order of the files',
         )
-    entry_of = _of_number(file, content) if isinstance(content, list) else _of_name(file, content, pictures)
-    labels = [_indices(file, picture, entry_of(picture)) for picture in pictures]
+    key_of = _number_of(file, content) if isinstance(content, list) else _name_of(file, content, pictures)
+    keys: list[Any] = [key_of(picture) for picture in pictures]
+    labels = [_indices(file, picture, content[key]) for picture, key in zip(pictures, keys, strict=True)]
     places = [place for place, several in enumerate(labels) if several]
     if not places:
         raise ValidationError(
             f"{file}: no picture has a label", hint="does it name the pictures as they are called in the folder?"
         )
     widest = max(len(labels[place]) for place in places)
-    return places, [labels[p] + [NONE] * (widest - len(labels[p])) for p in places]
+    filled = [labels[p] + [NONE] * (widest - len(labels[p])) for p in places]
+    return ReadLabels(places, filled, _unused(file, folder, content, set(keys)))
 
 
-def _of_name(file: Path, entries: dict[str, Any], pictures: Sequence[str]) -> Callable[[str], Any]:
+def _unused(file: Path, folder: Path, content: dict[str, Any] | list[Any], used: set[Any]) -> str | None:
+    """Return a warning of entries for pictures that are not there, unless these have no right class anyway."""
+    if isinstance(content, dict):
+        names = [name for name, entry in content.items() if name not in used and entry != []]
+    else:
+        names = [f"entry {at}" for at, entry in enumerate(content, 1) if at - 1 not in used and entry != []]
+    return without_pictures(names, len(content), f"entries of {file.name}", folder)
+
+
+def _name_of(file: Path, entries: dict[str, Any], pictures: Sequence[str]) -> Callable[[str], str]:
     names = Counter(PurePosixPath(picture).name for picture in pictures)
 
-    def entry_of(picture: str) -> Any:
+    def name_of(picture: str) -> str:
         name = PurePosixPath(picture).name
         if picture in entries:
-            return entries[picture]
+            return picture
         if name not in entries:
             raise ValidationError(
                 f"{file}: has no {name!r}{suggestion(name, entries) if len(entries) < 1000 else ''}",
@@ -58,13 +78,13 @@ def _of_name(file: Path, entries: dict[str, Any], pictures: Sequence[str]) -> Ca
             )
         if names[name] > 1:
             raise ValidationError(f"{file}: {name!r} is the name of {names[name]} pictures", hint=f"write {picture!r}")
-        return entries[name]
+        return name
 
-    return entry_of
+    return name_of
 
 
-def _of_number(file: Path, entries: list[Any]) -> Callable[[str], Any]:
-    def entry_of(picture: str) -> Any:
+def _number_of(file: Path, entries: list[Any]) -> Callable[[str], int]:
+    def number_of(picture: str) -> int:
         matched = re.search(r"\d+$", PurePosixPath(picture).stem)
         number = int(matched[0]) if matched else 0
         if not 1 <= number <= len(entries):
@@ -72,9 +92,9 @@ def _of_number(file: Path, entries: list[Any]) -> Callable[[str], Any]:
                 f"{file}: a list of {len(entries)} entries, and {picture!r} ends in no number from 1 to {len(entries)}",
                 hint="a map goes by file names: {'a.jpg': [3]}",
             )
-        return entries[number - 1]
+        return number - 1
 
-    return entry_of
+    return number_of
 
 
 def _indices(file: Path, picture: str, entry: Any) -> list[int]:

@@ -40,8 +40,17 @@ def test_numbers_are_logits(tmp_path: Path) -> None:
     assert find(spec, outline=NAMED).labels.tolist() == [0, 1]
     order = class_order(spec, UNNAMED)
     assert order.by == "numbers in val.csv"
-    assert order.warning == "1 of 3 pictures have no row in val.csv: they take no part"
+    assert order.warning == "1 of 3 pictures (b.png) have no row in val.csv: they take no part"
     assert find(ImagesSet(images=spec.images, labels=spec.labels, label=["label"])).labels.tolist() == [[0], [1]]
+
+
+def test_rows_without_pictures(tmp_path: Path) -> None:
+    """Rows for pictures that are not there are counted and named: a set that has lost some is not scored in silence."""
+    rows = "".join(f"{name}.png,1\n" for name in "abcdefg")
+    spec = of_table(tmp_path, f"file,label\n{rows}")
+    assert class_order(spec, UNNAMED).warning == (
+        f"4 of 7 rows of val.csv (d.png, e.png, f.png, ...) have no picture in {spec.images}: they take no part"
+    )
 
 
 @pytest.mark.parametrize("start", ["./", ".\\", "val/", "val\\", "../val/../val/"])

@@ -119,7 +119,7 @@ def test_splits_of_one_folder(tmp_path: Path) -> None:
     assert [picture.path.name for picture in found.pictures] == ["c.png", "b.png"]
     assert found.labels.tolist() == [[1], [0]]
     assert found.order is not None
-    assert found.order.warning == "1 of 3 pictures have no row in labels.csv: they take no part"
+    assert found.order.warning == "1 of 3 pictures (a.png) have no row in labels.csv: they take no part"
 
 
 def test_file_name_of_datasets(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_file_name_of_datasets(tmp_path: Path) -> None:
         (
             "image,cat\na.png,1\nc.png,1\n",
             None,
-            r"labels\.csv: no row whose column 'image' is 'b\.png'.*, and rows with",
+            r"no row whose column 'image' is 'b\.png'.*, and rows .*\(1 such pictures, 1 such rows, 'c\.png' for one\)",
         ),
         ("image,cat\na.png,1\nb.png,0\na.png,0\n", None, r"row 3: image 'a\.png' is that of row 1, too"),
         ("image,cat,split\na.png,1,val\nb.png,0,val\n", None, r"row 1: column 'split' is 'val', neither 0 nor 1"),

@@ -28,7 +28,8 @@ def test_equals_timm(tmp_path: Path) -> None:
     file = written(tmp_path, entries)
     reference = RealLabelsImagenet(names, real_json=file)
     reference.add_result(logits_nk)
-    places, labels = labels_file.read(file, names)
+    places, labels, warning = labels_file.read(file, tmp_path, names)
+    assert warning is None
     for metric, k in (("accuracy", 1), ("top5", 5)):
         found = METRICS[metric].value(METRICS[metric].contribution(logits_nk[places], torch.tensor(labels)))
         assert found.value == pytest.approx(reference.get_accuracy(k) / 100, abs=1e-12)
@@ -38,9 +39,15 @@ def test_equals_timm(tmp_path: Path) -> None:
 def test_map(tmp_path: Path) -> None:
     """Entries by path or by file name; an index alone is a list of one; what is doubled counts once."""
     file = written(tmp_path, {"cat/0.png": [3, 1, 3], "1.png": 2, "2.png": [], "unused.png": [9]})
-    places, labels = labels_file.read(file, ["cat/0.png", "dog/1.png", "2.png"])
+    places, labels, warning = labels_file.read(file, tmp_path / "val", ["cat/0.png", "dog/1.png", "2.png"])
     assert places == [0, 1]
     assert labels == [[1, 3], [2, labels_file.NONE]]
+    absent = f"have no picture in {tmp_path}/val: they take no part"
+    assert warning == f"1 of 4 entries of real.json (unused.png) {absent}"
+    file = written(tmp_path, [[0], [1], [], [2], [3], [1]])
+    assert labels_file.read(file, tmp_path / "val", ["a_1.png"]).warning == (
+        f"4 of 6 entries of real.json (entry 2, entry 4, entry 5, ...) {absent}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,4 +67,4 @@ def test_map(tmp_path: Path) -> None:
 def test_errors(content: object, pictures: list[str], problem: str, tmp_path: Path) -> None:
     """What is no labels, or not those of the pictures, is named."""
     with pytest.raises(ValidationError, match=problem):
-        labels_file.read(written(tmp_path, content), pictures)
+        labels_file.read(written(tmp_path, content), tmp_path, pictures)
