@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from soupcli.datasets.saved_datasets import refuse_saved
 from soupcli.errors import ValidationError
 from soupcli.networks.network import IMAGE_FOLDER, ClassFolders
 
@@ -119,6 +120,7 @@ Parts = tuple[str, ...]  # the names of folders from the set's folder on, and th
 
 def _walk(images: Path) -> list[Parts]:
     """Return all pictures below the folder, sorted. Each class folder is walked by itself."""
+    refuse_saved(images)
     if not images.is_dir():
         reason = "is no folder and no .tar shard" if images.exists() else "no such folder"
         raise ValidationError(f"{images}: {reason}", hint="images: takes a folder of class folders, or .tar shards")

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from soupcli.datasets.saved_datasets import refuse_saved
 from soupcli.errors import ValidationError
 from soupcli.files.json_text import parse_json
 from soupcli.files.manifest import Manifest
@@ -16,6 +17,7 @@ MAX_SMALL = 50_000_000  # bytes of a file of names, labels or templates
 
 def check_is_file(path: Path) -> None:
     """Raises ValidationError for anything but a regular file."""
+    refuse_saved(path)
     if path.is_dir():
         raise ValidationError(f"{path}: is a folder, not a file", hint="name a file in it")
     if not path.is_file():
