@@ -9,7 +9,7 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.compare.agreement import is_of_inputs
+from soupcli.checkpoints.compare.shapes import has_other_rows, is_of_inputs
 from soupcli.checkpoints.compare.differences import FATAL, CheckpointDifference
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.mixing.arithmetic.arrays import library_of, places
@@ -59,10 +59,16 @@ def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
         return False
     layers = layers_by_name({name: None for one in facts.checkpoints for name in one.tensors})
     names = {each.tensor for each in fatal}
-    if any(name is not None and is_of_inputs(name) for name in names):
+    if any(name is not None and (is_of_inputs(name) or not _differs_in_rows(facts, name)) for name in names):
         return False
     touched = list(islice((layer for layer, members in layers.items() if not names.isdisjoint(members)), 3))
     return len(touched) <= 2 and 2 * len(touched) <= len(layers)
+
+
+def _differs_in_rows(facts: Facts, tensor: str) -> bool:
+    """Whether a tensor has the same columns in all checkpoints that have it: outputs differ, not inputs."""
+    specs = [one.tensors[tensor] for one in facts.checkpoints if tensor in one.tensors]
+    return all(spec.shape == specs[0].shape or has_other_rows(specs[0], spec) for spec in specs[1:])
 
 
 def _is_weight(facts: Facts, tensor: str | None) -> bool:

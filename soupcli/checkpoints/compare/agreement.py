@@ -12,6 +12,7 @@ from pathlib import Path
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.adapters.config import MERGE
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, weights_file
+from soupcli.checkpoints.compare.shapes import hint_for_shapes
 from soupcli.checkpoints.formats.part_words import is_every
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
@@ -182,33 +183,6 @@ _HINT_NAMES = (
 )
 
 
-# Names of tables with a row for each token, and for each position.
-TOKENS = re.compile(
-    r"(?!.*(patch|pixel|time|type)).*(embed|(^|\.)wte\.|(^|[._])emb\.|lm_head|(^|\.)shared\.weight$)", re.IGNORECASE
-)
-POSITIONS = re.compile(r"pos(ition)?s?([._]|$|_?emb|_?enc)|relative_position|(^|\.)wpe\.", re.IGNORECASE)
-
-
-def is_of_inputs(name: str) -> bool:
-    """Whether a tensor has rows for tokens or positions, by its name, and so is no head for classes."""
-    return TOKENS.match(name) is not None or POSITIONS.search(name) is not None
-
-
-def _hint_shapes(name: str, spec: TensorSpec, expected: TensorSpec) -> str:
-    if POSITIONS.search(name):
-        return f"{_LEAVE_OUT}: networks for inputs of other sizes have other positions"
-    if spec.shape[1:] == expected.shape[1:] and len(spec.shape) == 2 and TOKENS.match(name):
-        return (
-            "these have vocabularies of other sizes: give all one tokenizer, and the rows for it "
-            "(model.resize_token_embeddings), or leave out the one that differs"
-        )
-    excluded = f"{name.rpartition('.')[0] or name}.*"
-    return f"{_LEAVE_OUT}; or heads for different classes: --exclude '{excluded}' mixes all but them"
-
-
-_LEAVE_OUT = "these are different networks: leave out the one that differs"
-
-
 def is_free_state(name: str, spec: TensorSpec) -> bool:
     """Whether it is a layer's own record (of Transformer Engine), whose length may be another in each checkpoint."""
     return name.endswith("_extra_state") and not spec.dtype.is_averaged
@@ -222,7 +196,7 @@ def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpe
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} has shape {list(spec.shape)}, "
             f"{first.path} has {list(expected.shape)}",
-            hint=_hint_shapes(name, spec, expected),
+            hint=hint_for_shapes(first, other, name),
         )
     kinds = [(dtype.is_averaged, dtype.is_complex) for dtype in (spec.dtype, expected.dtype)]
     if kinds[0] != kinds[1]:

@@ -59,6 +59,11 @@ def is_known(name: str) -> bool:
     return matches(name, PATTERNS)
 
 
+def reason_of(name: str) -> tuple[str, str] | None:
+    """Return why any ingredient may give such a tensor, and the pattern of its name, or None if nothing is known."""
+    return next(((why, pattern) for pattern, why in KNOWN.items() if matches(name, (pattern,))), None)
+
+
 def is_incidental(name: str, spec: TensorSpec) -> bool:
     """Whether any ingredient may give such integers: what they are is known, or they are few and choose nothing."""
     chooses = spec.numel > 1 and CHOICES.search(name) is not None

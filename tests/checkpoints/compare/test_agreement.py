@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable, is_of_inputs
+from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
+from soupcli.checkpoints.compare.shapes import is_of_inputs
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import MixError
 from tests.helpers.checkpoint_tensors import small_net
