@@ -7,6 +7,7 @@ rows[0]                                                   # {"sentence": "...", 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -181,8 +182,44 @@ def _csv(path: Path, columns: Sequence[str]) -> Sequence[Row]:
 
 
 def _tsv(path: Path, columns: Sequence[str]) -> Sequence[Row]:
-    """Tabs separate, and a quotation mark is text, as in the GLUE files."""
-    return _separated(path, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
+    """Tabs separate. A quotation mark is text, as in the files of GLUE, unless a writer of csv put them all."""
+    quoting = csv.QUOTE_MINIMAL if _is_quoted(path) else csv.QUOTE_NONE
+    return _separated(path, columns, delimiter="\t", quoting=quoting)
+
+
+def _is_quoted(path: Path) -> bool:
+    """Whether a file is what the writer of csv writes with tabs, with quotation marks where they are needed.
+
+    Plain texts with marks are written in another way. Two marks rows apart enclose a tab, which no quoted text may.
+    """
+    csv.field_size_limit(LONGEST)
+    read: list[str] = []
+    columns = 0
+    with path.open(encoding=ENCODING, newline="") as file:
+        reader = csv.reader(_noted(_lines(path, file), read), delimiter="\t")
+        try:
+            for fields in reader:
+                line = "".join(read).rstrip("\r\n")
+                read.clear()
+                columns = columns or len(fields)
+                if '"' in line and (_written(fields) != line or len(fields) != columns or "\t" in "".join(fields)):
+                    return False
+        except (csv.Error, ValidationError):
+            return False
+    return True
+
+
+def _noted(lines: Iterator[str], read: list[str]) -> Iterator[str]:
+    for line in lines:
+        read.append(line)
+        yield line
+
+
+def _written(fields: Sequence[str]) -> str:
+    """Return the line that `csv.writer`, pandas and datasets write, without its end."""
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerow(fields)
+    return text.getvalue()[:-1]
 
 
 def _separated(path: Path, columns: Sequence[str], **format_: Any) -> Sequence[Row]:

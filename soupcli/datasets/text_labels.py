@@ -45,12 +45,15 @@ def class_labels(
 ) -> ClassLabels:
     """Return the classes of all rows: by name if the labels are known names, by number if all are numbers.
 
-    A JSON number is never a name. `own_names` are those that the file gives to its numbers. Raises ValidationError if
-    some are names and some numbers, if one is neither, and if text can be read both ways.
+    Values that are true or false are names, a JSON number is never one. `own_names` are those that the file gives to
+    its numbers. Raises ValidationError if some are names and some numbers, if one is neither, and if text can be read
+    both ways.
     """
     names = list(spec.labels or label_names or ())
     if own_names and names and all(_is_whole(value) for value in values):
         values = [_named(spec, value, row, own_names) for row, value in enumerate(values, 1)]
+    if values and all(isinstance(value, bool) for value in values):
+        return _truths(spec, values, names)
     texts = [row for row, value in enumerate(values, 1) if isinstance(value, str)]
     if len(texts) == len(values) and names and not _are_numbers(spec, values, names):
         return _by_name(spec, values, names)
@@ -59,6 +62,18 @@ def class_labels(
     numbers = [_class(spec, value, row, names) for row, value in enumerate(values, 1)]
     order = ClassOrder(by="numbers in the label column", count=len(set(numbers)), index={})
     return ClassLabels(numbers, order)
+
+
+def _truths(spec: TextSet, values: Sequence[bool], names: Sequence[str]) -> ClassLabels:
+    """Return the classes of `true` and `false`, which are names of classes, never 1 and 0."""
+    texts = [str(value).lower() for value in values]
+    if match(set(texts), names).unknown:
+        shown = f"are {listed(names)}" if names else "have no names"
+        raise ValidationError(
+            f"{spec.text}: row 1: label {texts[0]} is true or false, and the classes {shown}",
+            hint="name the classes in the order of the logits: labels: ['false', 'true']",
+        )
+    return _by_name(spec, texts, names)
 
 
 def _refuse_mixture(spec: TextSet, values: Sequence[Any], text: int, names: Sequence[str]) -> None:

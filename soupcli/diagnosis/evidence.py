@@ -9,8 +9,8 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.compare.shapes import has_other_rows, is_of_inputs
 from soupcli.checkpoints.compare.differences import FATAL, CheckpointDifference
+from soupcli.checkpoints.compare.shapes import has_other_rows, is_of_inputs
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.mixing.arithmetic.arrays import library_of, places
 from soupcli.networks.layer_names import layers_by_name

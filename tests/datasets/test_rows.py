@@ -57,6 +57,34 @@ def test_tsv_knows_no_quoting(tmp_path: Path) -> None:
     assert list(read_rows(write(tmp_path / "val.tsv", rows), ["text", "label"])) == rows
 
 
+def test_tsv_of_a_writer(tmp_path: Path) -> None:
+    """A tsv file that pandas, datasets or csv wrote has its quotation marks taken off, and no other file."""
+    rows = [{"text": 'he said "hi"', "label": "1"}, {"text": '"a"\nb', "label": "0"}, {"text": "it's", "label": "0"}]
+    with (tmp_path / "val.tsv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, list(rows[0]), delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+    assert list(read_rows(tmp_path / "val.tsv", ["text", "label"])) == rows
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ['"a whole text in marks"', "b"],
+        ['"begins here', "b", 'and ends here"'],
+        ['he said "hi"', '"he said ""hi"""'],
+        ['""', "b"],
+        ["b", '"'],
+    ],
+)
+@pytest.mark.parametrize("labels_first", [True, False])
+def test_tsv_of_plain_texts(texts: list[str], labels_first: bool, tmp_path: Path) -> None:
+    """Marks that no writer of csv would have put are text, also two that enclose whole rows."""
+    rows = [{"text": text, "label": "1"} for text in texts]
+    rows = [dict(reversed(row.items())) for row in rows] if labels_first else rows
+    assert list(read_rows(write(tmp_path / "val.tsv", rows), ["text", "label"])) == rows
+
+
 def test_numbers(tmp_path: Path) -> None:
     """jsonl and parquet keep numbers as numbers, csv has text."""
     rows = [{"text": "a", "label": 1}, {"text": "b", "label": 0}]

@@ -84,6 +84,19 @@ def test_labels(labels: list[Any], wanted: list[int] | None, tmp_path: Path) -> 
         assert text.load(spec, load_context(tokenizer, label_names=("negative", "positive"))).labels.tolist() == wanted
 
 
+@pytest.mark.parametrize("names", [("False", "True"), ("yes", "no"), None])
+def test_true_and_false(names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    """Truth values are names of classes: the hint's `labels:` says which if the network has no such names."""
+    spec, tokenizer = write(tmp_path, [True, False, False, True]), word_tokenizer(tmp_path / "run")
+    context = load_context(tokenizer, label_names=names)
+    if names != ("False", "True"):
+        with pytest.raises(ValidationError, match="label true is true or false") as refused:
+            text.load(spec, context)
+        assert "labels: ['false', 'true']" in str(refused.value.hint)
+        spec = spec.model_copy(update={"labels": ["false", "true"]})
+    assert text.load(spec, context).labels.tolist() == [1, 0, 0, 1]
+
+
 def test_names_of_the_recipe(tmp_path: Path) -> None:
     """Names of the recipe go over those of the model, also where they look like numbers."""
     spec = write(tmp_path, ["2", "10", "2", "10"]).model_copy(update={"labels": ["10", "2"]})

@@ -52,6 +52,7 @@ PATTERNS = tuple(KNOWN)
 NEVER = ("*zero_point", "*zero_points", "*qzeros")
 # Several that say which rows, heads or channels a network has, or in what order: weights go with them.
 CHOICES = re.compile(r"mask|perm|(^|[._])(idx|index|indices|order)|kept|keep|select|channels|(^|[._])meta$")
+ORDERS = re.compile(r"perm|order|shuffle")  # of channels: weights of two orders have no mean
 
 
 def is_known(name: str) -> bool:
@@ -79,9 +80,14 @@ def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
             continue
         other = next(one for one in checkpoints[1:] if not same_in_all([checkpoints[0], one], name))
         dtype = spec.dtype.value
+        hint = (
+            f"if one ingredient's will do, --take {name} takes the best one's; if these are quantised weights, "
+            "dequantise them first"
+        )
+        if ORDERS.search(name):
+            hint = "weights go with their order, and those of two orders have no mean: leave out the one that differs"
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} ({dtype}, {spec.numel} elements) is not the same as in "
             f"{checkpoints[0].path}, and there is no mean of {'truth values' if dtype == 'bool' else 'integers'}",
-            hint=f"if one ingredient's will do, --take {name} takes the best one's; if these are quantised weights, "
-            "dequantise them first",
+            hint=hint,
         )

@@ -53,6 +53,14 @@ def test_few_that_choose(tmp_path: Path, name: str) -> None:
     check(two(tmp_path / "b", name, count=1))
 
 
+@pytest.mark.parametrize("name", ["flow.permutation", "l.channel_order"])
+def test_orders_of_channels(tmp_path: Path, name: str) -> None:
+    """Of an order of channels no ingredient's will do: the weights of the others go with another."""
+    with pytest.raises(MixError, match=f"tensor '{name}'") as refused:
+        check(two(tmp_path, name, count=8))
+    assert "--take" not in str(refused.value.hint) and "leave out" in str(refused.value.hint)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
 def test_codes_of_a_small_layer(tmp_path: Path, dtype: torch.dtype) -> None:
     """A matrix of 8-bit integers that differ is refused however small: its scales would be averaged beside it."""
