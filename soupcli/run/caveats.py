@@ -12,6 +12,7 @@ from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.class_orders import class_orders, two_orders
 from soupcli.checkpoints.compare.computed_weights import weight_norms
+from soupcli.checkpoints.compare.decompositions import perhaps_decomposed
 from soupcli.checkpoints.compare.differences import same_weights
 from soupcli.checkpoints.compare.factors import perhaps_factors
 from soupcli.checkpoints.compare.inputs import different_statistics
@@ -170,14 +171,16 @@ def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> s
 
 
 def factors(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> str | None:
-    """Return a warning that two matrices may be factors of one weight, and are averaged each by itself, or None."""
-    found = perhaps_factors(checkpoints, selection) if len(checkpoints) > 1 else []
+    """Return a warning that tensors may be factors of one weight, and are averaged each by itself, or None."""
+    if len(checkpoints) < 2:
+        return None
+    found = [*perhaps_factors(checkpoints, selection), *perhaps_decomposed(checkpoints, selection)]
     if not found:
         return None
-    more = f", and {len(found) - 1} more such pairs" if len(found) > 1 else ""
+    more = f", and {len(found) - 1} more such groups" if len(found) > 1 else ""
     return (
-        f"{found[0][0]!r} and {found[0][1]!r} have the shapes of two factors of one weight{more}: the mean is of each "
-        "by itself; if they are, multiplying them before saving gives the mean of the weights"
+        f"{found[0][0]!r} and {found[0][1]!r} look like factors of one weight{more}: the mean is of each by itself; if "
+        "they are, saving what they make together gives the mean of the weights"
     )
 
 

@@ -53,7 +53,7 @@ def test_perhaps_factors(tmp_path: Path) -> None:
         save_file({"fc.p": torch.randn(24, 4) + seed, "fc.q": torch.randn(4, 32)}, path)
         found.append(open_checkpoint(path))
     [said] = caveats(found, TensorFilter())
-    assert said.startswith("'fc.p' and 'fc.q' have the shapes of two factors of one weight: the mean is of each")
+    assert said.startswith("'fc.p' and 'fc.q' look like factors of one weight: the mean is of each")
 
 
 def test_other_weights(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.compare.constants import same_numbers
 from soupcli.checkpoints.compare.integers import FEW, is_known
-from soupcli.checkpoints.compare.weight_parts import Form, Together, form_of_parts
+from soupcli.checkpoints.compare.weight_parts import Form, Together, form_of_parts, is_called_factor
 from soupcli.checkpoints.numbers import GLANCE, first_numbers, parts_of, read_numbers
 from soupcli.mixing.arithmetic.arrays import library_of
 from soupcli.mixing.arithmetic.float_format import FORMATS
@@ -41,6 +41,9 @@ MOST_ROWS = 64  # that are looked at, from all of a matrix
 BLOCKS = (256, 128, 64, 32, 16)  # elements that share a scale
 SAME = 1e-5  # relative distance of largest numbers that are the same
 MOST_TIMES = 2  # that a row or block has its largest number, on average: others are rounded to it
+SCALES = ("scale", "scales", "amax", "absmax", "factor", "factors", "_s", ".s")  # ends of names of scales
+FEWEST_SCALED = 3  # elements of codes with a scale beside them
+LARGEST, MOST_LARGEST = 1 << 24, 16  # elements of a scaled matrix, and of those with the largest magnitude
 # Counts of a network or its training: any mean of them will do.
 COUNTS = re.compile(
     r"(^|[._])(n|num|counts?|counters?|sums?|totals?|usages?|hits|freqs?|frequency|frequencies|confusion|confmat"
@@ -67,6 +70,12 @@ NORMALISED = form_of_parts(
     "of quantised weights save the products of codes and scales, or mix the networks from before quantisation; if "
     f"these are no codes, {TAKE}",
 )
+DIVIDED = form_of_parts(
+    "divided",
+    "divided by a scale of its own, which lies beside it",
+    "multiply the weights by their scales, and save the products; or mix the networks from before quantisation; if it "
+    f"is no scale, {TAKE}",
+)
 FEW_VALUES = form_of_parts(
     "few values",
     "made of a few values alone, as codes of quantised weights are",
@@ -78,8 +87,10 @@ FEW_VALUES = form_of_parts(
 def coded(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterator[Together]:
     """Yield the mixed floating tensors that hold codes in all checkpoints, and not the same."""
     first, adapted = checkpoints[0], frozenset(checkpoints[0].adapted)
+    scaled = {weight for weight, _ in _scaled(first)}
     for name, spec in first.tensors.items():
-        if not _may_hold_codes(name, spec) or name in adapted or not selection.mixes(name):
+        few = FEWEST_SCALED if name in scaled else FEW
+        if not _may_hold_codes(name, spec, few) or name in adapted or not selection.mixes(name):
             continue
         if not all(_is_alike(one, name, spec) and _seems_coded(one, name) for one in checkpoints):
             continue
@@ -90,9 +101,9 @@ def coded(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterato
             yield Together(form, (name,))
 
 
-def _may_hold_codes(name: str, spec: TensorSpec) -> bool:
-    """Whether a tensor holds several floating numbers, and no counts."""
-    if not spec.dtype.is_floating_point or spec.numel <= (1 if "mask" in name.lower() else FEW):
+def _may_hold_codes(name: str, spec: TensorSpec, few: int) -> bool:
+    """Whether a tensor holds more than a few floating numbers, and no counts."""
+    if not spec.dtype.is_floating_point or spec.numel <= (1 if "mask" in name.lower() else few):
         return False
     return not is_known(name) and COUNTS.search(name) is None
 
@@ -179,6 +190,49 @@ def normalised(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> It
         largest = [_largest_of_rows(one, name) for one in checkpoints]
         if all(number is not None and math.isclose(number, largest[0] or 0, rel_tol=SAME) for number in largest):
             yield Together(NORMALISED, (name,))
+
+
+def scaled_by_one(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterator[Together]:
+    """Yield the mixed matrices that were divided by their largest number, which lies beside them and differs."""
+    first = checkpoints[0]
+    for weight, scale in _scaled(first):
+        spec = first.tensors[weight]
+        is_read = first.tensors[scale].numel == 1 and FEW < spec.numel <= LARGEST and selection.mixes(weight)
+        if not is_read or not all(
+            _is_alike(one, name, first.tensors[name]) for one in checkpoints for name in (weight, scale)
+        ):
+            continue
+        if same_numbers(checkpoints, scale) or same_numbers(checkpoints, weight):
+            continue
+        largest = _largest(first, weight)
+        if largest > 0 and all(math.isclose(_largest(one, weight), largest, rel_tol=SAME) for one in checkpoints[1:]):
+            yield Together(DIVIDED, (weight, scale))
+
+
+def _scaled(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Yield matrices with what may be their scales: a tensor of the same module, by its name."""
+    scales: dict[str, list[str]] = {}
+    for name, spec in checkpoint.tensors.items():
+        if spec.dtype.is_floating_point and (name == "s" or name.endswith(SCALES)):
+            scales.setdefault(name.rpartition(".")[0], []).append(name)
+    for name, spec in checkpoint.tensors.items() if scales else ():
+        module, _, leaf = name.rpartition(".")
+        for scale in scales.get(module, ()) if spec.dtype.is_floating_point and len(spec.shape) > 1 else ():
+            if name != scale and is_called_factor(leaf, scale.rpartition(".")[2]):
+                yield name, scale
+
+
+def _largest(checkpoint: Checkpoint, name: str) -> float:
+    """Return the largest magnitude of a tensor; 0 if many numbers have it, as clipped ones do."""
+    largest, times = 0.0, 0
+    for part in parts_of(checkpoint, name):
+        found = float(abs(part).max())
+        if found > largest * (1 + SAME):
+            largest, times = found, 0
+        times += int((abs(part) >= largest * (1 - SAME)).sum())
+        if times > MOST_LARGEST:
+            return 0
+    return largest
 
 
 def _one_of_each_shape(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:

@@ -83,11 +83,11 @@ def _differing(
     first = checkpoints[0]
     for factors in found_in(first.tensors) if not first.is_adapter else ():
         mixed = any(map(selection.mixes, factors.names)) and all(_has(one, first, factors) for one in checkpoints)
-        if mixed and any(_differ(checkpoints, name) for name in factors.names):
+        if mixed and any(differ(checkpoints, name) for name in factors.names):
             yield factors
 
 
-def _differ(checkpoints: Sequence[Checkpoint], name: str) -> bool:
+def differ(checkpoints: Sequence[Checkpoint], name: str) -> bool:
     """Whether checkpoints have other numbers at the beginning of a tensor or in its middle: factors differ throughout.
 
     Frozen layers in sequence, which have the shapes of factors, are so not read as a whole.
@@ -112,7 +112,7 @@ def _has(checkpoint: Checkpoint, first: Checkpoint, factors: FactorGroup) -> boo
 
 def changes_of(tensors: Mapping[str, TensorSpec]) -> Iterator[FactorGroup]:
     """Yield factors with the weight that they change: all matrices of a module, or of one with the weight above it."""
-    groups = _groups(tensors)
+    groups = groups_of(tensors)
     for module, leaves in groups.items():
         shapes = _matrices(leaves)
         if len(shapes) in PARTS and module:
@@ -142,7 +142,7 @@ def _change(
 
 def pairs_of(tensors: Mapping[str, TensorSpec]) -> Iterator[FactorGroup]:
     """Yield pairs of matrices that share a dimension and are alone in a module."""
-    for module, leaves in _groups(tensors).items():
+    for module, leaves in groups_of(tensors).items():
         shapes = _matrices(leaves)
         if len(shapes) != 2 or any(len(shape) != 2 for shape in shapes.values()):
             continue
@@ -160,7 +160,7 @@ def pairs_of(tensors: Mapping[str, TensorSpec]) -> Iterator[FactorGroup]:
             yield FactorGroup(names, rank, None, joined(module, between[0]) if between else None, is_bare)
 
 
-def _groups(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpec]]:
+def groups_of(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpec]]:
     """Return the tensors of each module and of its children: `down.weight` and `p` of `fc`."""
     groups: dict[str, dict[str, TensorSpec]] = {}
     for module, leaves in modules_of(tensors).items():

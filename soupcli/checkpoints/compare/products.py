@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import weights_file
-from soupcli.checkpoints.compare.codes import coded, normalised, scaled_float8
+from soupcli.checkpoints.compare.codes import coded, normalised, scaled_by_one, scaled_float8
 from soupcli.checkpoints.compare.computed_weights import parametrised
+from soupcli.checkpoints.compare.decompositions import decomposed
 from soupcli.checkpoints.compare.differences import same_in_all
 from soupcli.checkpoints.compare.factors import factorised
 from soupcli.checkpoints.compare.integers import is_known
-from soupcli.checkpoints.compare.weight_parts import Form, Module, Together, joined, modules_of
+from soupcli.checkpoints.compare.weight_parts import (
+    SEPARATORS,
+    Form,
+    Module,
+    Together,
+    is_called_factor,
+    joined,
+    modules_of,
+)
 from soupcli.checkpoints.dtype import EIGHT_BITS, Dtype
 from soupcli.errors import MixError
 from soupcli.files.json_text import parse_json
@@ -39,8 +48,6 @@ PACKED = re.compile(
 )
 SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
 SCALES = re.compile(r"(inv_?)?scales?(_?inv)?", re.IGNORECASE)  # words of a name
-SEPARATORS = re.compile(r"[._-]")
-FACTORS = frozenset(("scale", "scales", "descale", "qscale", "amax", "s", "inv", "factor"))  # words of such names
 OWN = re.compile(r"(^|[._])(weight|bias|gamma|beta|running_(mean|var))$")  # vectors of layers
 BESIDE_WEIGHTS = re.compile(r"bias|running_(mean|var)")  # what lies beside a float8 weight that is whole
 LOAD = "from_pretrained(FOLDER{}).save_pretrained(OTHER)"
@@ -235,14 +242,16 @@ def _is_float8_factor(leaf: str, other: str) -> bool:
         return BESIDE_WEIGHTS.fullmatch(other) is None
     if SCALE.search(other) and (leaf in other or re.match(r"_?(scale|scb)", other, re.I)):
         return True
-    words, others = (set(filter(None, SEPARATORS.split(name.lower()))) for name in (leaf, other))
-    return not others.isdisjoint(FACTORS) and others - FACTORS <= words | {"weight"}
+    return is_called_factor(leaf, other)
 
 
 def _is_below_float8(module: str, leaves: Module, tensors: Mapping[str, TensorSpec]) -> bool:
     """Whether these lie below a float8 tensor: `weight.descale` below `weight`."""
     above = tensors.get(module)
     return above is not None and _is_code("", above) and any(map(_is_wide, leaves.values()))
+
+
+WRONG_MEANS = (coded, scaled_by_one, normalised, factorised, decomposed)  # find parts by their numbers
 
 
 def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
@@ -255,7 +264,7 @@ def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     for checkpoint, together in chain(packed, ((one, each) for one in checkpoints for each in parametrised(one))):
         if _is_mixed(together, checkpoints, selection):
             raise _refused(checkpoint, together)
-    for together in chain.from_iterable(find(checkpoints, selection) for find in (coded, normalised, factorised)):
+    for together in chain.from_iterable(find(checkpoints, selection) for find in WRONG_MEANS):
         raise _refused(checkpoints[1], together)
     for name in scaled_float8(checkpoints[0], selection):
         if not same_in_all(checkpoints, name):

@@ -49,3 +49,14 @@ def modules_of(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorS
 def joined(module: str, leaf: str) -> str:
     """Return the whole name."""
     return f"{module}.{leaf}" if module else leaf
+
+
+SEPARATORS = re.compile(r"[._-]")
+# Words of names of what a weight is multiplied by.
+FACTORS = frozenset(("scale", "scales", "descale", "wscale", "qscale", "amax", "absmax", "s", "inv", "factor"))
+
+
+def is_called_factor(leaf: str, other: str) -> bool:
+    """Whether `other`, beside the tensor `leaf`, may be what it is multiplied by, by its name: `w_scale` beside `w`."""
+    words, others = (set(filter(None, SEPARATORS.split(name.lower()))) for name in (leaf, other))
+    return not others.isdisjoint(FACTORS) and others - FACTORS <= words | {"weight"}

@@ -242,3 +242,51 @@ def test_weights_are_told_by_their_first_numbers(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("soupcli.checkpoints.checkpoint.read_at", seen)
     check_products(found, TensorFilter())
     assert read == [256, 256, 800]  # first numbers of l.w and m.weight, and the first two rows of the large one
+
+
+Tensors = dict[str, Tensor]
+
+
+def divided(divide: Callable[[Tensor], Tensor], *, weight: str = "fc.weight", scale: str = "fc.scale") -> Tensors:
+    """A weight divided by its largest number, which lies beside it."""
+    whole = torch.randn(24, 32)
+    largest = whole.abs().max()
+    return {weight: divide(whole / largest), scale: largest[None]}
+
+
+DIVIDED: dict[str, Callable[[], Tensors]] = {
+    "by its largest number": lambda: divided(torch.clone),
+    "rounded to fractions": lambda: divided(lambda w: (w * 127).round() / 127),
+    "named alike": lambda: divided(torch.clone, weight="fc.w", scale="fc.w_scale"),
+    "a scale of its own word": lambda: divided(torch.clone, scale="fc.wscale"),
+    "few whole numbers": lambda: {"fc.weight": torch.randint(-127, 128, (2, 8)).float(), "fc.scale": torch.rand(1)},
+}
+SCALED: dict[str, Callable[[], Tensors]] = {
+    "a learnt scale": lambda: {"fc.weight": torch.randn(24, 32) * 0.1, "fc.scale": torch.rand(1)},
+    "clipped": lambda: {"fc.weight": torch.randn(24, 32).clamp(-1, 1), "fc.scale": torch.rand(1)},
+    "CLIP's": lambda: {"text_projection": divided(torch.clone)["fc.weight"], "logit_scale": torch.rand(())},
+    "one scale": lambda: {"fc.weight": divided(torch.clone)["fc.weight"], "fc.scale": torch.ones(1)},
+    "few whole numbers without a scale": lambda: {"fc.weight": torch.randint(-127, 128, (2, 8)).float()},
+}
+
+
+def of_tensors(folder: Path, make: Callable[[], Tensors]) -> list[Checkpoint]:
+    for seed in range(2):
+        torch.manual_seed(seed)
+        save_file(make() | {"norm.weight": torch.rand(9)}, folder / f"{seed}.safetensors")
+    return [open_checkpoint(folder / f"{seed}.safetensors") for seed in range(2)]
+
+
+@pytest.mark.parametrize("name", DIVIDED)
+def test_divided(tmp_path: Path, name: str) -> None:
+    """A weight that was divided by the scale beside it is refused, and so are few whole numbers with a scale."""
+    with pytest.raises(MixError, match=r"tensor 'fc\.w\w*' is (divided by a scale|made of whole numbers)"):
+        check_products(of_tensors(tmp_path, DIVIDED[name]), TensorFilter())
+    same = DIVIDED[name]()
+    check_products(of_tensors(tmp_path, lambda: same), TensorFilter())
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scaled(tmp_path: Path, name: str) -> None:
+    """Learnt scales, clipped weights, scales that are the same in all and scales of others are mixed."""
+    check_products(of_tensors(tmp_path, SCALED[name]), TensorFilter())
