@@ -81,12 +81,16 @@ def form_of(checkpoint: Checkpoint) -> Form:
 def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions = PLAIN_COPY) -> tuple[Form, str]:
     """Return the format of the soup, and a note if it is not the one that its ingredients suggest.
 
-    By default it is the ingredients' format if their library is known to open no other. Raises MixError if the wanted
+    By default it is the ingredients' format if their library is known to open no other, or if modules have states
+    that are no tensors. Raises MixError if the wanted
     format cannot be written.
     """
     kept = mixture.kept.own
+    states = kept.origin.states
+    without = f"without {states[0]} (and {len(states) - 1} more), which are no tensors" if len(states) > 1 else ""
+    without = f"without {states[0]}, which is no tensor" if len(states) == 1 else without
     if wanted == "safetensors":
-        return "safetensors", ""
+        return "safetensors", without
     if kept.is_adapter:
         if wanted == "torch":
             raise MixError(f"--format torch: {kept.path} is an adapter, PEFT reads safetensors", hint=INSTEAD)
@@ -96,7 +100,7 @@ def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions 
     form = form_of(kept)
     if form == "safetensors" or (wanted is None and any(form_of(member) != form for member in mixture.members)):
         return "safetensors", ""
-    if wanted is None and kept.origin.format not in READ_ALONE:
+    if wanted is None and kept.origin.format not in READ_ALONE and not states:
         expected = form == "torch" and kept.origin.key is None and _libraries_look_for(kept)
         return "safetensors", "" if expected else AS_SAFETENSORS
     why = why_not_copied(mixture, options)

@@ -325,3 +325,34 @@ def test_state_in_files_beside(soup: Soup) -> None:
     assert soup("verify", "soup").code == 0 and soup("verify", "soup", "--rebuild").code == 0
     assert soup("uniform", "--ckpts", "runs/*/", "--force").code == 0
     assert not any(Path("soup", name).exists() for name in state)
+
+
+class Scaled(nn.Linear):
+    """A layer that keeps a setting beside its tensors."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(3, 2)
+        self.scale = scale
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+@pytest.mark.parametrize("scales", [(0.5, 0.5), (0.5, 2.0)])
+def test_states_of_modules(soup: Soup, scales: tuple[float, float]) -> None:
+    """What modules keep beside their tensors is in the soup, so that it loads as they do; a difference is said."""
+    for number, scale in enumerate(scales):
+        Path(f"runs/{number}").mkdir(parents=True)
+        torch.save(nn.Sequential(Scaled(scale)).state_dict(), f"runs/{number}/net.pth")
+    ran = soup("uniform", "--ckpts", "runs/*/")
+    assert ran.code == 0, ran.stderr
+    opened = nn.Sequential(Scaled(1.0))
+    opened.load_state_dict(torch.load("soup/net.pth"))
+    assert opened[0].scale == 0.5
+    differs = 'in the file: 0._extra_state ({"scale": 0.5} | {"scale": 2.0})'
+    assert (differs in ran.stderr) == (scales[0] != scales[1])
+    plain = soup("uniform", "--ckpts", "runs/*/", "--format", "safetensors", "--out", "plain")
+    assert plain.code == 0 and "without 0._extra_state, which is no tensor" in plain.stderr

@@ -17,6 +17,7 @@ WRAPPERS_IN_PATTERNS = re.compile(rf"(?<!\w){_NAMES}\\?\.")
 # DataParallel, Opacus.
 PREFIXES = ("module.", "_module.")
 # Of averages of models: torch's AveragedModel, mmengine's. They are no tensors of the network that is averaged.
+EXTRA_STATE = "_extra_state"  # of a module, in whatever form it wants
 COUNTERS = frozenset({"n_averaged", "steps"})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.key_path import descend, not_asked_for
+from soupcli.checkpoints.formats.names import EXTRA_STATE
 from soupcli.checkpoints.formats.part_words import EVERY, MOST_NAMES, dotted, holds, is_every, kind, listed, under
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, find_in
@@ -46,7 +47,6 @@ TRAINED = (
 # Lightning's WeightAveraging, and mmengine's EMAHook.
 SWAPPED = {"current_model_state": "averaging_state", "ema_state_dict": "message_hub"}
 USUAL = frozenset({*AVERAGED, *TRAINED})
-EXTRA_STATE = "_extra_state"  # of a module, in whatever form it wants
 # Entries of files whose parts are one network: IP-Adapter's, and OpenNMT-py's, whose generator is the last layer.
 TOGETHER = ({"image_proj", "ip_adapter"}, {"model", "generator", "vocab", "opt"})
 MOST_LEVELS = 6
@@ -59,6 +59,7 @@ class NetworkPart(NamedTuple):
     tensors: dict[str, Any]
     notes: tuple[str, ...] = ()  # what a user should know about the choice
     averaged: bool = False  # whether the file says that these are averaged weights
+    states: tuple[str, ...] = ()  # names of what modules keep beside their tensors, in another form
 
 
 class _Choice(NamedTuple):
@@ -113,7 +114,8 @@ def _choose(file: SavedFile, content: Any, key: str | None, *, asked: bool = Fal
     if not is_module(content):
         choice = _preferred(file, view, key)
     if choice.name is None:
-        return NetworkPart(key, _tensors(file, view, key), () if asked else choice.notes)
+        notes = () if asked else choice.notes
+        return NetworkPart(key, _tensors(file, view, key), notes, states=_states(file, view))
     if (key or "").count(".") >= MOST_LEVELS:
         raise CheckpointError(f"{file.path}: parts lie in parts more than {MOST_LEVELS} deep, down to {key!r}")
     part = next(value for name, value in view.items() if str(name) == choice.name)
@@ -269,6 +271,12 @@ def _unknown_objects(file: SavedFile, view: Mapping[Any, Any]) -> tuple[str, ...
         and not value.full_name.startswith(HARMLESS)
     ]
     return (f"left out, since they are no tensors: {listed(found)}",) if found else ()
+
+
+def _states(file: SavedFile, view: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return the names of what modules return from get_extra_state, if it is no tensor and is not None."""
+    own = ((str(name), value) for name, value in view.items() if str(name).endswith(EXTRA_STATE))
+    return tuple(name for name, value in own if value is not None and not file.is_tensor(value))
 
 
 def _tensors(file: SavedFile, view: Mapping[Any, Any], key: str | None) -> dict[str, Any]:

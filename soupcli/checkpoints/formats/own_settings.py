@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from soupcli.checkpoints.formats.class_lists import entries_of_text, is_document
+from soupcli.checkpoints.formats.names import EXTRA_STATE
 from soupcli.checkpoints.formats.numpy_names import numbers_of
 from soupcli.checkpoints.formats.pickles.config_objects import member_of, opened_items
 from soupcli.checkpoints.formats.pickles.modules import is_module
@@ -51,12 +52,23 @@ def settings_in(
                 continue
             seen += 1
             key = f"{prefix}{name}"
+            of_module = is_state_dict and key.endswith(EXTRA_STATE)
             text = _text(str(name), inner, numbers_of_tensor) if kind_of(key) is not None else None
+            text = _whole(inner) if of_module else text
             if text is not None:
                 found[key] = text
-            elif depth < DEEPEST and _may_hold(str(name), inner):
+            elif depth < DEEPEST and not of_module and _may_hold(str(name), inner):
                 waiting.append((f"{key}.", 1 if isinstance(inner, str) else depth + 1, inner))
     return found
+
+
+def _whole(state: Any) -> str | None:
+    """Return what a module keeps beside its tensors as text, if it is plain."""
+    try:
+        text = json.dumps(state, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return text if len(text) <= LONGEST else hash_of(text.encode(), "a state")
 
 
 def _may_hold(name: str, value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from soupcli.checkpoints.formats.pickles.modules import is_module, state_of
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor
-from soupcli.checkpoints.formats.training_state import is_counter, is_training_state
+from soupcli.checkpoints.formats.training_state import is_counter, is_fitted_scaler, is_training_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,7 +54,9 @@ def stated_in(value: Any) -> Mapping[Any, Any] | None:
 
 
 def matters(file: SavedFile, name: str, value: Any) -> bool:
-    """Whether an entry has tensors that are neither training state nor counters."""
+    """Whether an entry has tensors that are neither training state nor counters, or scales inputs or outputs."""
+    if is_fitted_scaler(name, value):
+        return True
     if file.is_tensor(value) or is_array(value) or any(map(is_array, (entries_of(value) or {}).values())):
         return not is_counter(name) and not is_training_state(name, value)
     if name != CALLBACKS:

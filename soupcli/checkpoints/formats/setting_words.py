@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from soupcli.checkpoints.formats.names import EXTRA_STATE
 from soupcli.late import late_pattern
 
 WORDS = re.IGNORECASE | re.VERBOSE
@@ -106,6 +107,8 @@ def kind_of(key: str) -> Kind | None:
 
     A key may begin with what its file is called: in `stats` and `normalizer` more are statistics of inputs.
     """
+    if key.endswith(EXTRA_STATE):
+        return "network"
     *above, last = key.split(".")
     while (last.isdecimal() or last == "value") and above:  # the place in a list; Weights & Biases' settings
         last = above.pop()

@@ -15,8 +15,8 @@ from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.beside_network import parts_beside
 from soupcli.checkpoints.formats.class_lists import LONGEST_JSON, View, entries_of_text, lists_in
-from soupcli.checkpoints.formats.names import COUNTERS
-from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part
+from soupcli.checkpoints.formats.names import COUNTERS, EXTRA_STATE
+from soupcli.checkpoints.formats.network_part import network_part
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, bytes_of, find_in
@@ -126,7 +126,7 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     classes, lists, inputs = lists_in(saved.content, stated)
     origin = origin._replace(classes=classes, lists=lists, inputs=inputs, members=members_at(file, saved.mark))
     settings = settings_in(saved.content, partial(numbers_of, file, saved), network=part.key or "")
-    return Contents(specs, places, origin._replace(settings=settings))
+    return Contents(specs, places, origin._replace(settings=settings, states=part.states))
 
 
 def _stating(file: FileVersion, start: int) -> View:

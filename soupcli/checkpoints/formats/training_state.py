@@ -15,6 +15,8 @@ NAMES = re.compile(
     r"|(.*_)?(rng|random)_?(states?)?|loops|trainer_state|message_hub",
     re.IGNORECASE,
 )
+SCALER = re.compile(r"(.*_)?scalers?", re.IGNORECASE)  # of gradients, or of inputs: scikit-learn's, or numbers by name
+FITTED = re.compile(r"(data_)?(mean|std|var|min|max|center|lambda|quantile)s?_?|running_(mean|var)", re.IGNORECASE)
 COUNTERS = re.compile(r".*(epoch|step|iter|best|loss|acc|metric|score|update|average).*", re.IGNORECASE)
 DEEPEST = 3
 HOLDERS = (dict, list, tuple, StandIn)
@@ -27,9 +29,25 @@ def is_training_state(name: str, value: Any) -> bool:
     """Whether a part belongs to the training, by its content or else by its name.
 
     So does a dict with an optimizer, if it holds nothing else but training state and settings. Settings alone do not:
-    a loader may look for them.
+    a loader may look for them. Nor does a scaler that was fitted to inputs or outputs.
     """
+    if is_fitted_scaler(name, value):
+        return False
     return NAMES.fullmatch(name) is not None or _is_of_training(value, 0, {}, {})
+
+
+def is_fitted_scaler(name: str, value: Any) -> bool:
+    """Whether a part scales inputs or outputs, not gradients."""
+    return SCALER.fullmatch(name) is not None and _is_fitted(value, 0)
+
+
+def _is_fitted(value: Any, depth: int) -> bool:
+    """Whether an object, or one of several by name, has statistics of what it was fitted to."""
+    entries = entries_of(value)
+    if entries is None and isinstance(value, StandIn) and not is_module(value):
+        entries = value.attributes
+    inner = (entries or {}).values() if depth == 0 else ()
+    return any(FITTED.fullmatch(str(name)) for name in entries or ()) or any(_is_fitted(part, 1) for part in inner)
 
 
 def _is_of_training(value: Any, depth: int, known: Known, optimizers: Known) -> bool:
