@@ -57,7 +57,9 @@ KEYS_OF_INPUTS = (
     *("*image_size*", "*.mean", "*.mean.*", "*.std", "*.std.*", "*_mean*", "*_std*", "*input_size*"),
     *("*interpolation*", "*crop_*", "*resample*", "*preprocess_cfg*", "id2label*", "label2id*"),
     *("prompts", "prompts.*", "default_prompt_name"),
+    *("input_features*", "output_features*", "normalization_mapping.*"),
 )
+MAPS_IN_ORDER = ("input_features", "output_features")  # of LeRobot: what a policy sees and does, in this order
 # Files that say what a network computes, and their keys that matter only while it is trained or saved.
 FILES_OF_NETWORKS = (
     *("config.json", "open_clip_config.json", "*model_config.json", "head_config.json", "gliner_config.json"),
@@ -75,6 +77,7 @@ KEYS_OF_TRAINING = (
     *("*seed", "lr", "*learning_rate", "*epochs", "*_steps", "*batch_size", "warmup*", "*_dir"),
     *("lr_*", "eval_*", "save_*", "train_*", "val_*", "freeze*", "fine_tune", "scheduler_type", "shuffle_*", "*_path"),
     *("loss*", "*_neg_*", "*negatives*", "size_sup", "*weight_decay*", "name", "scheduler"),
+    *("device", "repo_id", "private", "push_to_hub", "use_amp", "use_peft", "optimizer_*", "scheduler_*", "kl_weight"),
     *("pretrained_cfg.*", "task_specific_params.*", "torchscript", "license", "tags", "url", "*hub_id", "*_name"),
 )
 ABSENT, PRESENT = "missing", "present"
@@ -201,10 +204,16 @@ def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if len(name) > LONGEST_KEY:
             raise ValueError(name[:LONGEST_KEY])
         if isinstance(value, dict) and value:
+            if key in MAPS_IN_ORDER:
+                yield name, _text(list(value))
             yield from _flat(value, f"{name}.")
             continue
-        text = json.dumps(value, sort_keys=True)
-        yield name, text if len(text) <= LONGEST_VALUE else f"{text[:40]}... (sha256:{_hash(text.encode())})"
+        yield name, _text(value)
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:40]}... (sha256:{_hash(text.encode())})"
 
 
 def _hash(content: bytes) -> str:

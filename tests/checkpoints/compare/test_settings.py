@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 Files = dict[str, Any]
+TOP, WRIST, STATE = ({name: {"type": "VISUAL", "shape": [3, 8, 8]}} for name in ("top", "wrist", "state"))
+CAMERAS = {**WRIST, **TOP, **STATE}
+POLICY = {  # of LeRobot
+    "type": "act",
+    "input_features": {**TOP, **WRIST, **STATE},
+    "normalization_mapping": {"STATE": "MEAN_STD"},
+    "optimizer_lr": 1e-5,
+    "device": "cuda",
+    "repo_id": "me/act",
+    "kl_weight": 10.0,
+}
 BERT = {"hidden_size": 4, "hidden_act": "gelu"}
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -63,6 +74,8 @@ def settings(folder: Path, *variants: Files, weights: str = "model.safetensors")
         ("gliner_config.json", {"subtoken_pooling": "first"}, {"subtoken_pooling": "mean"}, "", "network"),
         ("1_Pooling/config.json", {"pooling_mode": "mean"}, {"pooling_mode": "cls"}, "pooling_mode", "network"),
         ("run_config.json", {"note": 1}, {"note": 2}, "note", ""),
+        ("config.json", POLICY, POLICY | {"input_features": CAMERAS}, "input_features", "input"),
+        ("config.json", POLICY, POLICY | {"normalization_mapping": {"STATE": "MIN_MAX"}}, "normalization", "input"),
     ],
 )
 def test_settings_of_libraries(tmp_path: Path, file: str, one: Any, other: Any, key: str, what: str) -> None:
@@ -112,6 +125,14 @@ def test_training_of_gliner(tmp_path: Path) -> None:
     files: list[Files] = [always | {"gliner_config.json": each} for each in (of_training, other)]
     found = settings(tmp_path, *files)
     assert len(found) == len(of_training)
+    assert not any(setting.of_network or setting.of_inputs for setting in found)
+
+
+def test_training_of_lerobot(tmp_path: Path) -> None:
+    """Settings of the training in a policy's config.json do not make other networks."""
+    trained = {"optimizer_lr": 1e-4, "device": "mps", "repo_id": "me/other", "kl_weight": 1.0}
+    found = settings(tmp_path, {"config.json": POLICY}, {"config.json": POLICY | trained})
+    assert {setting.key for setting in found} == {f"config.json: {key}" for key in trained}
     assert not any(setting.of_network or setting.of_inputs for setting in found)
 
 
