@@ -14,7 +14,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.compare.documents import LINES, OF_BYTES, OF_TEXT, PYTHON, SETTINGS, TIMES, may_list, most_of
+from soupcli.checkpoints.compare.documents import (
+    LINES,
+    MLMODEL,
+    OF_BYTES,
+    OF_TEXT,
+    PYTHON,
+    SETTINGS,
+    TIMES,
+    may_list,
+    most_of,
+)
 from soupcli.checkpoints.formats.class_lists import MOST, is_class_list
 from soupcli.checkpoints.formats.class_words import EMBEDDED
 from soupcli.checkpoints.formats.setting_words import OF_STATISTICS
@@ -37,6 +47,7 @@ BELOW, MOST_BELOW = 3, 1000  # folders below that of the weights that are looked
 IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE)  # folders with a run's weights
 DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
 OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
+DATA_OF_MLFLOW = "data"  # the folder with the weights, below that of the model
 HYDRA = ".hydra/config.yaml"
 # Folders with classes of examples, not of rows.
 OF_EXAMPLES = re.compile(
@@ -99,7 +110,8 @@ def folders_of(checkpoint: Checkpoint) -> list[Path]:
     folder = checkpoint.side_folder or (min(files).parent if files else None)
     if folder is None:
         return []
-    return [folder, folder.parent] if IN_RUN.fullmatch(folder.name) else [folder]
+    of_mlflow = folder.name == DATA_OF_MLFLOW and (folder.parent / MLMODEL).is_file()
+    return [folder, folder.parent] if of_mlflow or IN_RUN.fullmatch(folder.name) else [folder]
 
 
 def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
@@ -244,5 +256,5 @@ def _size_of(file: Path) -> float:
 def _may_state(name: str) -> bool:
     """Whether a file may state classes or statistics by its name. Other pickles of torch are weights."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see `_names_in`
-    known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES
+    known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES or name == MLMODEL
     return (known or is_class_list(name) or is_statistics(name)) and not name.startswith(OTHERS)

@@ -16,7 +16,7 @@ from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
 from soupcli.checkpoints.formats.python_settings import of_python
 from soupcli.checkpoints.formats.statistics_files import is_statistics
-from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
+from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_mlmodel, of_params, of_toml, of_yaml
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
@@ -35,7 +35,6 @@ QUICK = 10_000  # bytes that are read again rather than remembered
 SETTINGS = re.compile(
     r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|(meta(data)?|data(set)?)(_infos?)?"
 )
-PARAMS = "params.txt"  # of open_clip's training
 
 
 def document_of(file: Path) -> Any:
@@ -61,7 +60,7 @@ def _document(file: Path) -> Any:
         if suffix in OF_TORCH:
             return plain(read_object(FileVersion.of(file)).content)
         text = content.decode("utf-8-sig")
-        return of_params(text) if file.name == PARAMS else OF_TEXT.get(suffix, rows_of_text)(text)
+        return (OF_NAME.get(file.name) or OF_TEXT.get(suffix, rows_of_text))(text)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None  # of whatever a stranger has written
     except CheckpointError:
@@ -82,6 +81,7 @@ def most_of(file: Path) -> int:
     return MAX_BYTES if may_list(file.name) or is_statistics(file.name) else MAX_SETTINGS
 
 
+MLMODEL = "MLmodel"
 YAML, PYTHON = (".yaml", ".yml"), ".py"
 TIMES = {".yaml": 5, ".yml": 5, PYTHON: 8}  # as long as JSON takes
 LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
@@ -97,6 +97,8 @@ OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".pbtxt": rows_of_pbtxt,
     PYTHON: of_python,
 }
+# Files that are told by their whole name: of open_clip's training, and of MLflow.
+OF_NAME: dict[str, Callable[[str], Any]] = {"params.txt": of_params, MLMODEL: of_mlmodel}
 OF_BYTES: dict[str, Callable[[bytes], Any]] = {
     ".npy": read_npy,
     ".pkl": read_pickle,

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from soupcli.files.json_text import parse_json
+
 DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
 FENCE = "---"  # around the YAML at the top of a README
 
@@ -55,6 +57,22 @@ def of_ini(content: str) -> dict[str, dict[str, str]]:
     except configparser.Error as cause:
         raise ValueError(f"not INI: {cause}") from cause
     return {name: {key: value or "" for key, value in section.items()} for name, section in reader.items()}
+
+
+def of_mlmodel(content: str) -> dict[str, dict[str, Any]]:
+    """Return the names, or shapes, of the inputs and outputs in the signature of MLflow's `MLmodel`, a YAML file."""
+    document = of_yaml(content)
+    said = document.get("signature") if isinstance(document, dict) else None
+    signature = said if isinstance(said, dict) else {}
+    found: dict[str, Any] = {}
+    for side in ("inputs", "outputs"):
+        columns = parse_json(signature.get(side) or "[]")
+        parts = [part for part in columns if isinstance(part, dict)] if isinstance(columns, list) else []
+        names = [part["name"] for part in parts if isinstance(part.get("name"), str)]
+        specs = [part["tensor-spec"] for part in parts if isinstance(part.get("tensor-spec"), dict)]
+        found |= {side: names} if names and len(names) == len(parts) else {}
+        found |= {f"{side[:-1]}_shape": str([spec.get("shape") for spec in specs])} if specs else {}
+    return {"signature": found}
 
 
 def of_params(content: str) -> dict[str, str]:

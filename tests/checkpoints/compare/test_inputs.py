@@ -102,6 +102,40 @@ def test_order(kind: str, tmp_path: Path) -> None:
     assert check_inputs(one, other, TensorFilter(exclude=("net.0.*",))) == []
 
 
+OF_MLFLOW = """\
+flavors:
+  pytorch: {{model_data: data, pytorch_version: 2.3.0}}
+run_id: {run}
+signature:
+  inputs: '{inputs}'
+  outputs: '[{{"type": "float", "name": "p"}}]'
+  params: null
+"""
+
+
+def of_mlflow(folder: Path, inputs: list[dict[str, Any]]) -> Checkpoint:
+    """A model of MLflow, whose weights lie in a folder below its signature."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "MLmodel").write_text(OF_MLFLOW.format(run=folder.name, inputs=json.dumps(inputs)))
+    torch.save(NET, folder / "data/model.pth")
+    return open_checkpoint(folder / "data/model.pth")
+
+
+def test_signatures_of_mlflow(tmp_path: Path) -> None:
+    """Columns of a signature in another order are refused, another shape of its tensors is said; a run's id is not."""
+    named = [[{"type": "double", "name": name} for name in names] for names in (ORDER, ORDER, MOVED)]
+    one, same, other = (of_mlflow(tmp_path / name, inputs) for name, inputs in zip("abc", named, strict=True))
+    assert check_inputs(one, same, EVERYTHING) == [] and differing_settings([one, same]) == []
+    with pytest.raises(
+        MixError, match=r"MLmodel: signature\.inputs lists bmi, age, sex, bp, .*: numbers of 'net.0.weight'"
+    ):
+        check_inputs(one, other, EVERYTHING)
+    shapes = [[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, size]}}] for size in (4, 8)]
+    one, two = (of_mlflow(tmp_path / name, inputs) for name, inputs in zip("de", shapes, strict=True))
+    [setting] = differing_settings([one, two])
+    assert setting.key == "../MLmodel: signature.input_shape" and setting.of_inputs
+
+
 def test_other_inputs(tmp_path: Path) -> None:
     """Another input in one place is said, and so is an order of inputs that no weight is known to have numbers for."""
     one, two = (in_file(tmp_path / name, features=names) for name, names in (("a", ORDER), ("b", OTHERS)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_params, of_toml, of_yaml
+from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_mlmodel, of_params, of_toml, of_yaml
 
 
 def test_documents() -> None:
@@ -14,12 +14,23 @@ def test_documents() -> None:
     assert of_front_matter("# Card") is None
     assert of_toml("[a]\nb = 1") == {"a": {"b": 1}}
     assert of_ini("[model]\nact = relu\nflag\n")["model"] == {"act": "relu", "flag": ""}
+    assert of_mlmodel('run_id: a\nsignature:\n  inputs: \'[{"name": "age"}]\'\n  outputs: null\n') == {
+        "signature": {"inputs": ["age"]}
+    }
+    assert of_mlmodel("run_id: a\n") == {"signature": {}}
     assert of_params("model: ViT-B-32\nlr: 0.1\nno setting\n") == {"model": "ViT-B-32", "lr": "0.1"}
 
 
 @pytest.mark.parametrize(
     ("read", "text"),
-    [(of_yaml, "a: ["), (of_yaml, "[" * 100), (of_ini, "act = relu"), (of_toml, "a."), (of_toml, f"{'a.' * 99}b = 1")],
+    [
+        (of_yaml, "a: ["),
+        (of_yaml, "[" * 100),
+        (of_ini, "act = relu"),
+        (of_toml, "a."),
+        (of_toml, f"{'a.' * 99}b = 1"),
+        (of_mlmodel, "signature: {inputs: '['}"),
+    ],
 )
 def test_broken(read: object, text: str) -> None:
     """Broken and deep texts raise ValueError."""
