@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from soupcli import processes
 from soupcli.cli import signals
 from soupcli.cli.help import in_groups
+from soupcli.cli.variables import unread
 from soupcli.errors import CheckpointErrors, RecipeError, SoupError, UsageError
 from soupcli.late import importing
 from soupcli.output import console
@@ -148,6 +150,8 @@ def add_command(app: typer.Typer, row: Command) -> None:
     """Adds a command to the app. Its module is imported when it is called."""
 
     def run(ctx: typer.Context, **values: Any) -> None:
+        for text in unread(os.environ) if processes.is_first() else ():
+            console.warn(text)
         options = row.options(**values)
         sources = {key: ctx.get_parameter_source(key) for key in values}
         environment = frozenset(
