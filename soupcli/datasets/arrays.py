@@ -15,13 +15,9 @@ from soupcli.datasets.kind import SetKind
 from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.errors import CheckpointError, ValidationError
 from soupcli.late import torch
-from soupcli.progress import unsaid
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -67,11 +63,8 @@ def _opened(spec: ArraysSet) -> Checkpoint:
     return stored
 
 
-def load(spec: ArraysSet, manifest: Manifest | None = None, warn: Callable[[str], None] = unsaid) -> ArrayExamples:
-    """Return the examples of the file. Raises ValidationError if tensors are missing or do not match.
-
-    Warns of other tensors with a row for each example, such as a mask: the network does not get them.
-    """
+def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
+    """Return the examples of the file. Raises ValidationError if tensors are missing or do not match."""
     mark = fingerprint(spec, manifest)
     tensors: dict[str, Tensor] = {}
     try:
@@ -83,7 +76,6 @@ def load(spec: ArraysSet, manifest: Manifest | None = None, warn: Callable[[str]
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
     inputs, labels = tensors["inputs"], tensors["labels"]
-    _say_unread(stored, spec.arrays, warn)
     if labels.dim() == 2:
         return ArrayExamples(inputs, label_rows.of_tensor(spec.arrays, labels), mark)
     if labels.is_floating_point() and not bool(labels.isfinite().all()):
@@ -92,19 +84,22 @@ def load(spec: ArraysSet, manifest: Manifest | None = None, warn: Callable[[str]
     return ArrayExamples(inputs, labels.to(torch.float64 if labels.is_floating_point() else torch.int64), mark)
 
 
-def _say_unread(stored: Checkpoint, path: Path, warn: Callable[[str], None]) -> None:
-    """Warn of further tensors with a row for each example."""
+def unread(spec: ArraysSet) -> str | None:
+    """Return a warning of other tensors with a row for each example, such as a mask: the network does not get them."""
+    stored = _opened(spec)
     rows = stored.tensors["labels"].shape[:1]
-    unread = [name for name, spec in stored.tensors.items() if spec.shape[:1] == rows and name not in READ]
-    if unread:
-        warn(
-            f"{path}: {listed(unread)}: not read, the network gets `inputs` alone; {{python: 'my_eval.py:evaluate'}} "
-            "is a set whose function passes more to the network"
-        )
+    names = [name for name, of in stored.tensors.items() if of.shape[:1] == rows and name not in READ]
+    if not names:
+        return None
+    return (
+        f"{spec.arrays}: {listed(names)}: not read, the network gets `inputs` alone; {{python: 'my_eval.py:evaluate'}} "
+        "is a set whose function passes more to the network"
+    )
 
 
 KIND: SetKind[ArraysSet] = SetKind(
     lambda spec, manifest, _: fingerprint(spec, manifest),
-    lambda spec, given: load(spec, given.cache.manifest, given.warn),
+    lambda spec, given: load(spec, given.cache.manifest),
     check=lambda spec, _name, _trust: check_is_file(spec.arrays),
+    remark=unread,
 )

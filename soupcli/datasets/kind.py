@@ -34,6 +34,7 @@ class SetKind(Generic[Spec]):
     processes share the parts of one measurement, so all of them call `measure`. `classifier` makes logits for networks
     without a classifier; `forward` replaces logits. `check` raises for a set of this name what a run would raise before
     it evaluates, as far as names and small files tell; it gets whether code in the set's own folders is trusted.
+    `remark` returns what to say of a set, as far as headers tell: a run whose scores are kept says it too.
     """
 
     fingerprint: Callable[[Spec, Manifest | None, Any], str | None] | None = None
@@ -44,5 +45,6 @@ class SetKind(Generic[Spec]):
     forward: Callable[[Network], Forward] | None = None
     identity: Callable[[Spec, str, Manifest, Any, Callable[[str], None]], dict[str, Any] | None] | None = None
     check: Callable[[Spec, str, bool], None] | None = None
+    remark: Callable[[Spec], str | None] | None = None
     shares: bool = False
     measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks, stop -> Score

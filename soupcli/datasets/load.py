@@ -89,3 +89,9 @@ def transforms(sets: Mapping[str, SetSpec], outline: Callable[[], Outline]) -> d
         if source is not None:
             found[name] = source
     return found
+
+
+def remarks(sets: Mapping[str, SetSpec]) -> list[str]:
+    """Return what to say of the sets before their scores, whether these are kept or not."""
+    asked = ((kind_of(spec).remark, spec) for spec in sets.values())
+    return [text for ask, spec in asked if ask is not None and (text := ask(spec)) is not None]

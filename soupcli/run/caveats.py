@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,10 +21,11 @@ from soupcli.checkpoints.compare.names import check_ties
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import Setting, differing_settings
 from soupcli.checkpoints.formats.other_files import stands_in
+from soupcli.datasets.load import remarks
 from soupcli.late import torch
 from soupcli.networks.build import key_of_network
 from soupcli.networks.library import library_of
-from soupcli.recipe.sets import ImagesSet
+from soupcli.run.other_inputs import known_other_inputs
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
@@ -189,13 +189,15 @@ def before_scores(
 ) -> list[str | None]:
     """Return warnings, where there is reason for them, that scores are not those of the networks in the files.
 
-    What imports a library to find out is asked where a network is built: see `other_inputs`.
+    What imports a library to find out is asked where a network is built: see other_inputs.py.
     """
     if not sets:
         return []
     return [
         different_side_files(checkpoints, model),
         other_network(checkpoints, model),
+        known_other_inputs(checkpoints, model, sets),
+        *remarks(sets),
     ]
 
 
@@ -225,39 +227,6 @@ def other_network(checkpoints: Sequence[Checkpoint], model: NetworkSpec | None) 
         return None
     more = f" (and {len(said) - 1} more say such things)" if len(said) > 1 else ""
     return f"{said[0]}{more}: its scores are of another network; put that into args: of model:, or auto in its name"
-
-
-def other_inputs(
-    checkpoints: Sequence[Checkpoint], model: NetworkSpec | None, sets: Mapping[str, SetSpec]
-) -> str | None:
-    """Return a warning if files beside the weights say that pictures go in otherwise than the recipe has it."""
-    ask = library_of(model).other_inputs if model is not None else None
-    pictures = [spec for spec in sets.values() if isinstance(spec, ImagesSet) and spec.transform is None]
-    if ask is None or not pictures:
-        return None
-    given = {key for key in OF_SETS if all(getattr(spec, OF_SETS[key]) is not None for spec in pictures)}
-    for folder in dict.fromkeys(one.folder for one in checkpoints):
-        found = {key: pair for key, pair in ask(model, folder).items() if key not in given}
-        if found:
-            shown = ", ".join(
-                f"{key} {json.dumps(pair[0])} (here {json.dumps(pair[1])})" for key, pair in found.items()
-            )
-            return (
-                f"{folder}: its configuration says that pictures go in with {shown}: auto as the network's name takes "
-                "that; size:, crop:, mean:, std: and interpolation: of a set say it too"
-            )
-    return None
-
-
-OF_SETS = {
-    "mean": "mean",
-    "std": "std",
-    "interpolation": "interpolation",
-    "crop_pct": "crop",
-    "crop_mode": "crop",
-    "resize_mode": "size",
-    "input_size": "size",
-}
 
 
 def _unread_inputs(checkpoints: Sequence[Checkpoint]) -> str | None:

@@ -39,8 +39,9 @@ from soupcli.output.progress_bars import ProgressReporter
 from soupcli.output.trackers.tracker import TrackedRun
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
-from soupcli.run.caveats import before_scores, caveats, check_checkpoints, other_inputs
+from soupcli.run.caveats import before_scores, caveats, check_checkpoints
 from soupcli.run.ingredients import find_ingredients, ingredients_of, open_base
+from soupcli.run.other_inputs import other_inputs
 from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
 from soupcli.run.words.resolve import Resolved, locate, no_sets
@@ -230,9 +231,8 @@ class Run:
         if self._evaluators is None:
             self._warn_if(*before_scores(self.singles, self.recipe.model, self.sets))
             self._say_transforms()
-            for name, order in self.classes.items():
-                if order.warning is not None:
-                    self.warn(f"{whole_of(name)}: {order.warning}")
+            said = {whole_of(name): order.warning for name, order in self.classes.items() if order.warning}
+            self._warn_if(*(f"{name}: {text}" for name, text in said.items()))
             if processes.is_first():
                 self.hashes.start(self.checkpoints)
             self._evaluators = self.evaluators_by(self.recipe)

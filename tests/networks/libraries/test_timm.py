@@ -19,7 +19,8 @@ from soupcli.networks.build import build
 from soupcli.networks.network import Network
 from soupcli.recipe.networks import TimmNetwork
 from soupcli.recipe.sets import ImagesSet
-from soupcli.run.caveats import other_inputs, other_network
+from soupcli.run.caveats import other_network
+from soupcli.run.other_inputs import known_other_inputs, other_inputs
 from tests.helpers.network_toys import assert_same, loaded, randomised, saved
 from tests.helpers.pictures import noise
 
@@ -194,7 +195,9 @@ def test_other_inputs_than_beside(tmp_path: Path) -> None:
     module = timm.create_model("test_resnet", pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3), "crop_pct": 0.5})
     save_for_hf(module, str(tmp_path), safe_serialization=True)
     one, sets = [open_checkpoint(tmp_path)], {"val": ImagesSet(images=tmp_path)}
+    assert known_other_inputs(one, TimmNetwork(timm="test_resnet"), sets) is None
     found = str(other_inputs(one, TimmNetwork(timm="test_resnet"), sets))
+    assert known_other_inputs(one, TimmNetwork(timm="test_resnet"), sets) == found
     assert (
         "mean [0.1, 0.2, 0.3] (here [" in found
         and "crop_pct 0.5 (here" in found
@@ -204,7 +207,9 @@ def test_other_inputs_than_beside(tmp_path: Path) -> None:
     assert other_inputs(one, TimmNetwork(timm="test_resnet"), {}) is None
     told = {"val": ImagesSet(images=tmp_path, mean=[0.1, 0.2, 0.3], crop=4)}
     assert other_inputs(one, TimmNetwork(timm="test_resnet"), told) is None
+    assert known_other_inputs(one, TimmNetwork(timm="test_resnet"), told) is None
     save_for_hf(timm.create_model("test_resnet"), str(tmp_path), safe_serialization=True)
+    assert known_other_inputs(one, TimmNetwork(timm="test_resnet"), sets) is None
     assert other_inputs(one, TimmNetwork(timm="test_resnet"), sets) is None
 
 
