@@ -4,7 +4,8 @@
         ...
     rows = each(pool, 4, work, items)                  # results in the order of the items
 
-Each thread works on at most one item, so memory does not grow with the number of items. The first error ends all.
+Each thread works on at most one item, and WAITING results of each may wait to be taken, so memory does not grow with
+the number of items. The first error ends all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from soupcli.late import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+WAITING = 2  # results of each thread that nobody has taken yet; with more the threads wait
 MIN_THREADS, MAX_THREADS = 2, 16  # one reads while another computes; more than there are cores are in each other's way
 
 
@@ -68,6 +70,7 @@ def _results(
     """
     todo, lock, stop = enumerate(items), threading.Lock(), threading.Event()
     results: SimpleQueue[tuple[Result] | None] = SimpleQueue()
+    room = threading.Semaphore(WAITING * threads)
     errors: dict[int, BaseException] = {}
 
     def take() -> None:
@@ -80,7 +83,9 @@ def _results(
                 if following is None:
                     break
                 number = following[0]
-                results.put((tool(following[1]),))
+                result = tool(following[1])
+                room.acquire()
+                results.put((result,))
         except BaseException as error:  # noqa: BLE001 - it is raised again where the results are taken
             stop.set()
             errors[number] = error
@@ -93,10 +98,13 @@ def _results(
             result = results.get()
             if result is None:
                 threads -= 1
-            elif not errors:
+                continue
+            room.release()
+            if not errors:
                 yield result[0]
     finally:
         stop.set()
+        room.release(len(futures) + 1)  # whoever waits for room goes on, and ends
         wait(futures)
     if errors:
         raise errors[min(errors)]

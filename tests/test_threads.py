@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from soupcli.threads import each, in_threads
+from soupcli.threads import WAITING, each, in_threads
 
 
 def test_every_piece_once() -> None:
@@ -37,19 +38,29 @@ def test_a_tool_for_each_thread() -> None:
 
 
 def test_few_pieces_at_a_time() -> None:
-    """Pieces are asked for as they are worked on: memory does not grow with their number."""
+    """Pieces are asked for as their results are taken: memory grows with neither, however slow the taker is."""
     asked, done = 0, 0
 
     def pieces() -> Iterator[int]:
         nonlocal asked
         for number in range(60):
             asked += 1
-            assert asked - done <= 3 + 60  # results may wait; work may not run ahead of the threads
             yield number
 
     for _ in in_threads(lambda: lambda piece: piece, pieces(), threads=2):
+        time.sleep(0.002)
         done += 1
+        assert asked - done <= 2 + 2 * WAITING
     assert (asked, done) == (60, 60)
+
+
+def test_a_taker_that_ends_early() -> None:
+    """Threads that wait for their results to be taken end when nobody takes them any more."""
+    results = in_threads(lambda: lambda piece: piece, range(100), threads=3)
+    next(results)
+    time.sleep(0.02)
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mix-")]
 
 
 @pytest.mark.parametrize("where", ["tool", "make", "pieces"])

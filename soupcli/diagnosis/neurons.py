@@ -41,26 +41,27 @@ def reordered_pairs(checkpoints: Sequence[Checkpoint], spread: WeightDistances) 
 
     Every network is compared with the first one, and those that differ from it with one another.
     """
-    found: dict[tuple[int, int], str] = {}
-    for pair in [(0, other) for other in range(1, len(checkpoints))]:
-        _look(checkpoints, spread, pair, found)
+    found = _reordered(checkpoints, spread, 0, range(1, len(checkpoints)))
     others = [other for _, other in found]
-    if len(others) > 1:
-        _look(checkpoints, spread, (others[0], others[1]), found)
+    return found | _reordered(checkpoints, spread, others[0], others[1:2]) if others else found
+
+
+def _reordered(
+    checkpoints: Sequence[Checkpoint], spread: WeightDistances, one: int, others: Sequence[int]
+) -> dict[tuple[int, int], str]:
+    """Return the pairs of one network with others that have such a matrix."""
+    if not spread.layers:
+        return {}
+    across_lk = spread.angle_lkk.rows(one, one + 1)[:, 0] > ACROSS
+    members = layers_by_name(checkpoints[one].tensors)
+    found: dict[tuple[int, int], str] = {}
+    for other in others:
+        layers = {layer for layer, across in zip(spread.layers, across_lk[:, other].tolist(), strict=True) if across}
+        names = [name for layer, inside in members.items() if layer in layers for name in inside]
+        name = reordered_matrix(checkpoints[one], checkpoints[other], names) if names else None
+        if name is not None:
+            found[one, other] = name
     return found
-
-
-def _look(
-    checkpoints: Sequence[Checkpoint], spread: WeightDistances, pair: tuple[int, int], found: dict[tuple[int, int], str]
-) -> None:
-    one, other = pair
-    angles = zip(spread.layers, spread.angle_lkk, strict=True)
-    across = {layer for layer, angle_kk in angles if float(angle_kk[one, other]) > ACROSS}
-    layers = layers_by_name(checkpoints[one].tensors)
-    names = [name for layer in layers if layer in across for name in layers[layer]]
-    name = reordered_matrix(checkpoints[one], checkpoints[other], names) if names else None
-    if name is not None:
-        found[pair] = name
 
 
 def rows_beyond(base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | None:

@@ -5,7 +5,7 @@
         adding.add(geometry, has_base=True)
     spread = adding.distances()                               # WeightDistances
 
-Matrices of only one layer are in memory, but for angles, which are kept in float32.
+Matrices of only one layer are in memory, and some angles (see layer_angles.py).
 
 Shapes: k ingredients, l layers of weight matrices. Biases and norms are left out of angles. Directions of biases are
 random (those of one layer were at 90 degrees in a healthy family), and norms near 1 have the same direction in all
@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.mixing.arithmetic.arrays import Array, cast, diagonal, library_of, median, places, quiet
+from soupcli.diagnosis.layer_angles import LayerAngles
+from soupcli.mixing.arithmetic.arrays import Array, diagonal, library_of, median, places, quiet
 from soupcli.networks.geometry import Geometry, angles, distances, lengths
 from soupcli.networks.layer_names import layers_by_name
 
@@ -51,7 +52,7 @@ NEW_LAYER = 60.0
 # Up to where the median layer shows that the rest has a common start and did not go far.
 IN_LINE = 25.0
 SHORTEST = 1e-300  # length that is divided by
-TOGETHER = 1 << 24  # angles of which medians are taken at once
+TOGETHER = 1 << 22  # angles of which medians are taken at once
 
 
 class OutOfLine(NamedTuple):
@@ -68,7 +69,7 @@ class WeightDistances:
     """Distances and angles between the ingredients' weights."""
 
     layers: list[str]  # of matrices
-    angle_lkk: Sequence[Array]  # degrees between whole weights; 0 if one has no length
+    angle_lkk: LayerAngles  # degrees between whole weights; 0 if one has no length
     whole_kk: Array  # degrees between all matrices together
     distance_kk: Array  # of all tensors
     from_mean_k: Array  # distance of all tensors from the mean
@@ -87,12 +88,7 @@ class WeightDistances:
             return 0 * self.distance_kk
         xp, count = library_of(self.distance_kk), len(self.distance_kk)
         rows = max(1, TOGETHER // (count * len(self.layers)))
-        return xp.concatenate(
-            [
-                median(xp.stack([angle_kk[first : first + rows] for angle_kk in self.angle_lkk]), 0)
-                for first in range(0, count, rows)
-            ]
-        )
+        return xp.concatenate([median(self.angle_lkk.rows(first, first + rows), 0) for first in range(0, count, rows)])
 
     @cached_property
     def out_of_line(self) -> OutOfLine | None:
@@ -196,7 +192,7 @@ class Spread:
     """Adds up the geometry of layers, of one library and of the same ingredients."""
 
     _layers: list[str] = field(default_factory=list)
-    _angle_lkk: list[Array] = field(default_factory=list)
+    _angle_lkk: LayerAngles = field(default_factory=LayerAngles)
     _length_lk: list[Array] = field(default_factory=list)
     _moved_lk: list[Array] = field(default_factory=list)  # without the base: from the others
     _from_base_lk: list[Array] = field(default_factory=list)
@@ -222,7 +218,7 @@ class Spread:
             return
         self._layers.append(layer)
         angle_kk = without_nan(angles(whole_kk))
-        self._angle_lkk.append(cast(angle_kk[at:, at:], "float32"))
+        self._angle_lkk.append(angle_kk[at:, at:])
         self._length_lk.append(lengths(whole_kk[at:, at:]))
         self._whole_kk = self._whole_kk + whole_kk[at:, at:]
         if about_kk is not None:

@@ -154,6 +154,12 @@ def folder_of_process(name: str) -> Path:
     return place
 
 
+def nameless_file() -> int:
+    """Return the descriptor of an empty temporary file without a name, which ends with it. Raises OSError."""
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 def _temporary(name: str) -> Path:
     return Path(tempfile.gettempdir()) / name
 

@@ -13,6 +13,7 @@ from soupcli.diagnosis.basins import too_far
 from soupcli.diagnosis.causes import CAUSES, judge
 from soupcli.diagnosis.culprits import other_inputs, spoiling
 from soupcli.diagnosis.facts import Facts
+from soupcli.diagnosis.layer_angles import LayerAngles
 from soupcli.diagnosis.spread import WeightDistances
 from soupcli.evaluation.loop import score_of
 from soupcli.evaluation.score import Score
@@ -37,7 +38,7 @@ def apart(degrees: float, *right: int, mean: int) -> Facts:
     angle_kk, ones_k = torch.full((count, count), degrees).fill_diagonal_(0.0), torch.ones(count)
     spread = WeightDistances(
         layers=["body"],
-        angle_lkk=[angle_kk],
+        angle_lkk=LayerAngles([angle_kk]),
         whole_kk=angle_kk,
         distance_kk=angle_kk,
         from_mean_k=ones_k,

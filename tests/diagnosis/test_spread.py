@@ -53,7 +53,7 @@ def test_as_whole_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libra
         np.testing.assert_allclose(one.distance_kk, torch.cdist(vectors, vectors), atol=1e-6)
         np.testing.assert_allclose(one.from_mean_k, (vectors - vectors.mean(dim=0)).norm(dim=1))
         assert one.layers == ["blocks.0", "blocks.1", "head"] and len(one.scatter) == 4
-        np.testing.assert_allclose(one.closeness_kk, np.median(np.stack(one.angle_lkk), axis=0))
+        np.testing.assert_allclose(one.closeness_kk, np.median(np.stack(list(one.angle_lkk)), axis=0))
         assert float(one.closeness_kk.max()) < 15
         out = one.out_of_line
         assert out is not None and (out.layer, out.pair[1], out.others_k) == (2, 3, [1, 1, 1, 3]) and out.angle > 60
