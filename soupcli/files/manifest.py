@@ -36,6 +36,8 @@ SCHEMA = "soup-hashes/2"
 LARGEST_HASH = 4096  # bytes of the document of one hash
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
 VARIABLE, ASKED, STATED, PACKAGE, PROGRAM = "$", "?", "%", "@", "!"  # how names begin that are none of files read
+HERE = "="  # in the place of a name: the working folder of the run, if files count
+MARKS = (VARIABLE, ASKED, STATED, PACKAGE, PROGRAM, HERE)
 VERSION = re.compile(r"^Version:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
@@ -125,6 +127,7 @@ class Manifest:
         found += [[("" if path in folders else ASKED) + _shown(path, here), prints[path]] for path in wanted]
         found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in stated]
         found += [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
+        found += [[HERE, str(here)]] if wanted or stated or seen else []
         return sorted(map(list, {**self._handed_on, **dict(found)}.items()))
 
     def hand_on(self, depends: Depends) -> None:
@@ -151,9 +154,20 @@ class Manifest:
         return path in self._varying
 
     def holds(self, depends: Depends) -> bool:
-        """Whether every file and folder is unchanged. Raises one of DAMAGED for a damaged record."""
+        """Whether every file and folder is unchanged. Raises one of DAMAGED for a damaged record.
+
+        Code finds its files from the working folder or by whole paths. So in another folder than that of the record,
+        the files there and those of the same places here must both be what the record says.
+        """
         here = Path.cwd()
-        return all(self._now(str(path), here) == str(print_) for path, print_ in depends)
+        there = next((Path(str(print_)) for name, print_ in depends if name == HERE), here)
+        places = dict.fromkeys((here, there)) if there.is_dir() else (here,)  # the folder may have been moved
+        state = [(str(name), str(print_)) for name, print_ in depends if name != HERE]
+        return all(
+            self._now(name if place == there else _moved(name, there, here), place) == print_
+            for place in places
+            for name, print_ in state
+        )
 
     def _now(self, name: str, here: Path) -> str:
         mark, rest = name[:1], name[1:]
@@ -283,7 +297,16 @@ def _version_of(package: str) -> str:
 
 def _shown(path: Path, here: Path) -> str:
     shown = str(path.relative_to(here) if path.is_relative_to(here) else path)
-    return f"./{shown}" if shown.startswith((VARIABLE, ASKED, STATED, PACKAGE, PROGRAM)) else shown
+    return f"./{shown}" if shown.startswith(MARKS) else shown
+
+
+def _moved(name: str, there: Path, here: Path) -> str:
+    """Return the name of a file outside of the folder `there` for one that lies in the same place beside `here`."""
+    mark = name[:1] if name.startswith((ASKED, STATED)) else ""
+    path = name[len(mark) :]
+    if not os.path.isabs(path):  # noqa: PTH117 - names of variables and packages too
+        return name
+    return mark + os.path.normpath(os.path.join(here, os.path.relpath(path, there)))  # noqa: PTH118
 
 
 def _content_of(path: Path | str, stamp: Stamp) -> str:

@@ -102,14 +102,15 @@ def _hash(path: Path) -> str:
 
 
 def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[str]:
-    """Return the identity of `file.py:function`, whatever its folder: its name and the file's content.
+    """Return the identity of `file.py:function`: its name, the file's content, and its place from the working folder.
 
-    What the file imports or opens is not a part of it: see files.py. Raises RecipeError if there is no such file.
+    Two files of one content may each open what lies beside it. What they import or open is not a part of the identity:
+    see files.py. Raises RecipeError if there is no such file.
     """
     file, _, name = reference.rpartition(":")
     if reference in _given:
         return [name, _given[reference][-1].key]
-    return [name, _digest(Path(file), reference, hash_of)]
+    return [name, _digest(Path(file), reference, hash_of), os.path.relpath(file)]
 
 
 @contextmanager

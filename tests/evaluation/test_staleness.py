@@ -154,3 +154,33 @@ def test_any_change_is_evaluated_anew(project: Path, soup: Soup) -> None:
         assert examples(soup(*words)) == 0, f"before: {name}"
         CHANGES[name]()
         assert examples(soup(*words)) > 0, name
+
+
+def test_two_recipes_with_one_function(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folders hold the same function and another file beside it: no score of one is that of the other."""
+    monkeypatch.chdir(tmp_path)
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    numpy = pytest.importorskip("numpy")
+    Path("runs").mkdir()
+    save_file({"weight": numpy.ones((2, 12), "float32"), "bias": numpy.zeros(2, "float32")}, "runs/a.safetensors")
+    for name, number in (("one", 0.25), ("two", 0.5)):
+        Path(name).mkdir()
+        Path(name, "my_eval.py").write_text(
+            "from pathlib import Path\nfrom torch import nn\n\ndef build():\n    return nn.Linear(12, 2)\n\n"
+            "def evaluate(model, device):\n"
+            "    return {'accuracy': float((Path(__file__).parent / 'number.txt').read_text()), 'n': 1}\n"
+        )
+        Path(name, "number.txt").write_text(str(number))
+        Path(name, "soup.yaml").write_text(
+            json.dumps(
+                {
+                    "model": {"python": "my_eval.py:build"},
+                    "val": {"mine": {"python": "my_eval.py:evaluate", "metric": "accuracy"}},
+                }
+            )
+        )
+    for name, number, evaluated in (("one", 0.25, 1), ("two", 0.5, 1), ("one", 0.25, 0), ("two", 0.5, 0)):
+        words = ("--ckpts", "runs/a.safetensors", "--val", "mine", "--recipe", f"{name}/soup.yaml", "--json")
+        ran = soup("rank", *words)
+        assert examples(ran) == evaluated
+        assert json.loads(ran.stdout)["best"]["scores"]["mine"]["accuracy"]["value"] == number

@@ -115,4 +115,30 @@ def test_a_kept_hash_of_code_is_not_used(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path / "hashes", user=UserReads(seen=lambda: {file: run}))
     manifest._began += 10**10  # the file is old
     assert manifest.file(file) == run
-    assert manifest.depends() == [[str(file), run]]
+    assert [str(file), run] in manifest.depends()
+
+
+@pytest.mark.parametrize("way", ["below", "beside", "whole"])
+def test_another_working_folder(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a copy of the folder a record holds only while all that code may open there is what it was.
+
+    Code opens a file below the working folder, beside it, or by its whole path, which leads from the copy to the first.
+    """
+    path = {"below": "data.txt", "beside": "../data.txt", "whole": str(tmp_path / "a/run/data.txt")}[way]
+    for file in ("run/data.txt", "data.txt"):
+        for project in (tmp_path / "a", tmp_path / "b"):
+            (project / file).parent.mkdir(parents=True, exist_ok=True)
+            (project / file).write_text("one")
+
+    def manifest() -> Manifest:
+        return Manifest(user=UserReads(seen=lambda: {Path(os.path.abspath(path)): None}))  # noqa: PTH100
+
+    monkeypatch.chdir(tmp_path / "a/run")
+    depends = manifest().depends()
+    monkeypatch.chdir(tmp_path / "b/run")
+    assert manifest().holds(depends)
+    Path(path).write_text("two")
+    assert not manifest().holds(depends)
+    Path(path).write_text("one")
+    (tmp_path / "a").rename(tmp_path / "gone")
+    assert manifest().holds(depends)

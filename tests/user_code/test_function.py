@@ -101,13 +101,20 @@ def test_told(file: Path) -> None:
     assert describe_error(KeyError(), "elsewhere.py:f") == "elsewhere.py:f: KeyError"
 
 
-def test_content_of(file: Path, tmp_path: Path) -> None:
-    """A function is its name and its file's content, wherever that lies."""
-    (tmp_path / "moved.py").write_text(FILE)
-    assert content_of(f"{file}:build") == content_of(f"{tmp_path}/moved.py:build")
-    assert content_of(f"{file}:build") != content_of(f"{file}:fails")
-    (tmp_path / "moved.py").write_text(FILE + "#")
-    assert content_of(f"{file}:build") != content_of(f"{tmp_path}/moved.py:build")
+def test_content_of(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function is its name, its file's content, and where that lies from the working folder."""
+    (tmp_path / "copy").mkdir()
+    moved = tmp_path / "copy" / file.name
+    moved.write_text(FILE)
+    monkeypatch.chdir(file.parent)
+    known = content_of(f"{file}:build")
+    assert known == content_of(f"{file.name}:build")
+    assert known != content_of(f"{file}:fails")
+    assert known != content_of(f"{moved}:build")
+    monkeypatch.chdir(moved.parent)
+    assert known == content_of(f"{moved}:build")
+    moved.write_text(FILE + "#")
+    assert known != content_of(f"{moved}:build")
     with pytest.raises(RecipeError, match="No such file"):
         content_of("nowhere.py:f")
 
