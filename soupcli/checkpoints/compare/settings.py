@@ -60,11 +60,14 @@ KEYS_OF_INPUTS = (
     *("input_features*", "output_features*", "normalization_mapping.*"),
 )
 MAPS_IN_ORDER = ("input_features", "output_features")  # of LeRobot: what a policy sees and does, in this order
+# In this file: what a text begins and ends with. Versions of transformers write more or fewer of these keys.
+GENERATION = "generation_config.json"
+KEYS_OF_GENERATION = ("*_token_id", "language", "task", "forced_decoder_ids", "lang_to_id.*", "task_to_id.*")
 # Files that say what a network computes, and their keys that matter only while it is trained or saved.
 FILES_OF_NETWORKS = (
     *("config.json", "open_clip_config.json", "*model_config.json", "head_config.json", "gliner_config.json"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "config_setfit.json"),
-    "model_index.json",
+    *("model_index.json", "router_config.json"),
 )
 # Keys of networks that look like those of training: the class of diffusers, the similarity of sentence-transformers.
 KEYS_OF_NETWORKS = ("_class_name", "similarity_fn_name")
@@ -109,7 +112,8 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
         if len(set(values)) > 1:
             # A missing key has the library's own value; a network without its code has none.
             of_network = file.endswith(".py") or (ABSENT not in values and _of_network(file, name))
-            found[Setting(key, values, _of_inputs(file, name), of_network)] = None
+            of_inputs = _of_inputs(file, name) or (ABSENT not in values and _of_texts(file, name))
+            found[Setting(key, values, of_inputs, of_network)] = None
     return [*found, *_of_trainings(checkpoints)]
 
 
@@ -156,6 +160,11 @@ def _statistics_in(file: Path) -> dict[str, str]:
 
 def _of_inputs(file: str, name: str) -> bool:
     return matches(file.rpartition("/")[2], FILES_OF_INPUTS) or matches(name, KEYS_OF_INPUTS)
+
+
+def _of_texts(file: str, name: str) -> bool:
+    """Whether a setting says what a text begins and ends with."""
+    return file.rpartition("/")[2] == GENERATION and matches(name, KEYS_OF_GENERATION)
 
 
 def _of_network(file: str, name: str) -> bool:

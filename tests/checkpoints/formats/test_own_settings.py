@@ -127,6 +127,10 @@ def test_omegaconf(tmp_path: Path) -> None:
     [
         ("image_size", "inputs"),
         ("data.sample_rate", "inputs"),
+        ("frontend_conf.fs", "inputs"),
+        ("dataset_conf.resample_conf.resample_rate", "inputs"),
+        ("preprocessor.window", "inputs"),
+        ("data.mel_fmax", "inputs"),
         ("model.norm_eps", "network"),
         ("transforms.mean", "inputs"),
         ("mean.0", "inputs"),
