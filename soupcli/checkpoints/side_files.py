@@ -11,20 +11,21 @@ carried on only if a configuration of the folder names it (`auto_map`) or it lie
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.compare.token_lists import numbers_tokens
+from soupcli.checkpoints.formats.class_lists import is_class_list, is_embedded_list
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, SIDE_FILES, STATISTICS, TRAINER_STATE
 from soupcli.checkpoints.formats.folders.trainer_state import NAME
 from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.formats.other_files import exported_form
-from soupcli.checkpoints.formats.torch_save import is_state
+from soupcli.checkpoints.formats.torch_save import is_state, is_without_tensors
+from soupcli.checkpoints.named_code import named_code
 from soupcli.checkpoints.shell_patterns import matches
-from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion
 from soupcli.files.small_file import read_small, read_start, same_bytes
 
@@ -36,7 +37,6 @@ MOST_BYTES = 1 << 29  # of all files
 MOST_FILES = 1000
 MOST_LOOKED_AT = 5000  # files and folders, those with names of side files first
 DEEPEST = 3  # folders below the ingredient's
-MAX_JSON = 10_000_000  # bytes of a configuration that is searched for names of code
 SPARSE = 1 << 20  # bytes: a larger file of which less than half lies on the disk has holes
 
 POINTERS = (LAST, LATEST)  # files that name the weights, or their folder
@@ -50,7 +50,8 @@ WEIGHTS = (
 )
 ARRAYS = ("*.npz",)  # of WEIGHTS, that may be any numbers: named where they are left out
 # Numbers that are carried on from one ingredient: statistics, heads and scalers of other libraries.
-NUMBERS = (".pkl", ".pickle", ".joblib", ".npy")
+NUMBERS = (".pkl", ".pickle", ".joblib", ".npy", ".sav")
+LISTS = (".pt", ".pth")  # of WEIGHTS, that may be lists of names: those of speakers, tokens, classes
 # What trainers leave beside the weights.
 TRAINING = (
     *("optimizer*", "scheduler*", "scaler*.pt", "scaler*.bin", "sampler*", "training_args.bin", "rng_state*"),
@@ -99,9 +100,10 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Si
     found = list(_Walk(Path(os.path.realpath(folder)), mixed, MOST_LOOKED_AT).entries(folder))
     wanted = [entry.file for entry in found if not entry.why and not entry.file.name.endswith(".py")]
     code = [entry.file for entry in found if not entry.why and entry.file.name.endswith(".py")]
-    wanted += (named := _named_code(wanted, code))
+    named = named_code([file.path for file in wanted], {file.name: file.path for file in code})
+    wanted += [file for file in code if file.name in named]
     left_out = [f"{entry.file.name}: {entry.why}" for entry in found if entry.why]
-    left_out += [f"{file.name}: code that no configuration names" for file in code if file not in named]
+    left_out += [f"{file.name}: code that no configuration names" for file in code if file.name not in named]
     kept, room = [], MOST_BYTES
     for number, file in enumerate(
         sorted(wanted, key=lambda file: (not matches(file.path.name, SIDE_FILES), file.name))
@@ -125,15 +127,23 @@ def state_beside(folder: Path | None) -> list[SideFile]:
 
 
 def differing_numbers(files: Sequence[SideFile], of: Checkpoint, others: Iterable[Checkpoint]) -> list[str]:
-    """Return a line for each file of numbers beside `of` that is another one beside one of `others`."""
+    """Return a line for each file of numbers or bytes beside `of` that is another one beside one of `others`."""
     found = []
     for file in files:
-        if PurePosixPath(file.name).suffix.lower() in NUMBERS or matches(file.path.name, STATISTICS):
+        if _is_no_text(file.path):
             beside = ((one, one.side_folder / file.name) for one in others if one.side_folder is not None)
             other = next((one for one, path in beside if path.is_file() and not same_bytes(path, file.path)), None)
             if other is not None:
                 found.append(f"{file.name}: is that of {of.path}, not a mean; {other.path} has another")
     return found
+
+
+def _is_no_text(file: Path) -> bool:
+    """Whether nothing compares the file as text, such as a scaler or a language model."""
+    suffix = file.suffix.lower()
+    if suffix in (*NUMBERS, *LISTS) or matches(file.name, STATISTICS):
+        return True
+    return suffix not in DATA and b"\0" in read_start(file, 1024)
 
 
 def is_weights(name: str) -> bool:
@@ -206,7 +216,14 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _is_of_weights(name: str) -> bool:
-    return is_weights(name) and not matches(name, ARRAYS)
+    return is_weights(name) and not matches(name, ARRAYS) and not _may_be_list(name)
+
+
+def _may_be_list(name: str) -> bool:
+    """Whether a file is called as lists of classes, speakers or tokens are, and may be one by torch.save."""
+    return name.lower().endswith(LISTS) and any(
+        is_list(name) for is_list in (is_class_list, is_embedded_list, numbers_tokens)
+    )
 
 
 def _side_files_first(entry: os.DirEntry[str]) -> tuple[bool, bool, str]:
@@ -242,7 +259,7 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
         return _Entry(file, "no regular file")
     if matches(path.name, ARRAYS):
         return _Entry(file, "numbers that are not mixed")
-    if is_weights(path.name):
+    if is_weights(path.name) and not (_may_be_list(path.name) and is_without_tensors(FileVersion.of(path))):
         return None
     if path.name in POINTERS and not _names_one(path, mixed):
         return None
@@ -285,66 +302,3 @@ def leads_inside(path: Path, folder: Path) -> bool:
     snapshots = next((at.parent for at in (root, *root.parents) if at.parent.name == "snapshots"), None)
     in_cache = snapshots is not None and target.parent == snapshots.parent / "blobs"
     return in_cache or target.is_relative_to(root)
-
-
-GENERATE = "custom_generate."  # the folder with the code that transformers' generate() takes from a model's folder
-RELATIVE_IMPORT = re.compile(
-    rb"^[ \t]*from[ \t]+(\.+)[ \t]*([\w.]*)[ \t]+import[ \t]*(?:\(([\w\s,]*)|([\w \t,]*))", re.MULTILINE
-)
-COMMENT = re.compile(rb"#[^\n]*")
-
-
-def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[SideFile]:
-    """Return the Python files that a configuration names as `file.Class`, `custom_generate/`, and what they import."""
-    by_module = {file.name.removesuffix(".py").replace("/", "."): file for file in code}
-    waiting = [module for file in files for module in _modules_of(file)] if by_module else []
-    waiting += [module for module in by_module if module.startswith(GENERATE)]
-    found: dict[str, SideFile] = {}
-    while waiting:
-        module = waiting.pop()
-        file = by_module.get(module)
-        if file is None or module in found:
-            continue
-        found[module] = file
-        waiting += _imported(file, module.split(".")[:-1])
-    return list(found.values())
-
-
-def _modules_of(file: SideFile) -> Iterator[str]:
-    """Return the modules in text values `module.Class` and `module` anywhere in a JSON file.
-
-    In model_index.json of diffusers `"unet": ["my_unet", "MyUNet"]` is `unet/my_unet.py`.
-    """
-    if not file.name.endswith(".json") or file.size > MAX_JSON:
-        return
-    try:
-        waiting: list[Any] = [parse_json(read_small(file.path, most=MAX_JSON))]
-    except (OSError, ValueError, RecursionError):
-        return
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-            pairs = ((key, one[0]) for key, one in value.items() if isinstance(one, list) and one)
-            yield from (f"{key}.{module}" for key, module in pairs if isinstance(module, str) and len(module) < 200)
-        elif isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, str) and len(value) < 200:
-            name = value.rpartition("--")[2]
-            yield from (name.replace("/", "."), name.rpartition(".")[0].replace("/", "."))
-
-
-def _imported(file: SideFile, package: Sequence[str]) -> Iterator[str]:
-    """Yield the modules that a Python file in `package` may import from there, from above and from below it."""
-    yield from (".".join([*package[:depth], "__init__"]) for depth in range(1, len(package) + 1))
-    try:
-        content = COMMENT.sub(b"", read_small(file.path, most=LARGEST)).replace(b"\\\n", b" ")
-    except OSError:
-        return
-    for dots, name, *listed in RELATIVE_IMPORT.findall(content):
-        above = len(dots) - 1
-        if above > len(package):
-            continue
-        base = [*package[: len(package) - above], *filter(None, name.decode().split("."))]
-        names = [each.split()[0] for each in b"".join(listed).decode().split(",") if each.split()]
-        yield from (".".join([*base, *more]) for more in ([], ["__init__"], *([one] for one in names)))

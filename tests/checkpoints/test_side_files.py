@@ -184,6 +184,35 @@ def test_code_of_a_pipeline(tmp_path: Path) -> None:
     assert [name for name in names(tmp_path) if name.endswith(".py")] == ["pipe.py", "steps.py", "unet/net.py"]
 
 
+@pytest.mark.parametrize("name", ["speakers.pth", "vocab.pt", "classes.pth"])
+def test_lists_by_torch_save(tmp_path: Path, name: str) -> None:
+    """A list of names in a file of torch.save is carried on, and said where it differs; weights of its name are not."""
+    for number in range(2):
+        (tmp_path / f"r{number}").mkdir()
+        save_file({"w": torch.ones(2) + number}, tmp_path / f"r{number}/model.safetensors")
+        torch.save({"anna": number, "bert": 1 - number}, tmp_path / f"r{number}" / name)
+    one, other = (open_checkpoint(tmp_path / f"r{number}") for number in range(2))
+    assert names(tmp_path / "r0") == [name]
+    files = files_beside(one.side_folder, one.files).files
+    assert differing_numbers(files, one, [one, other])[0].startswith(f"{name}: is that of {one.path}, not a mean")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "r0" / name)
+    assert files_beside(one.side_folder, one.files).files == ()
+
+
+@pytest.mark.parametrize(("name", "said"), [("lm/5gram.bin", True), ("data.sav", True), ("notes.dat", False)])
+def test_other_bytes_that_differ(tmp_path: Path, name: str, *, said: bool) -> None:
+    """A language model or another program's pickle is that of one ingredient, which is said; of a text it is not."""
+    for number in range(2):
+        file = tmp_path / f"r{number}" / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"mmap lm\n\0%d" % number if said else b"note %d" % number)
+        save_file({"w": torch.ones(2) + number}, tmp_path / f"r{number}/model.safetensors")
+    one, other = (open_checkpoint(tmp_path / f"r{number}") for number in range(2))
+    files = files_beside(one.side_folder, one.files).files
+    assert [file.name for file in files] == [name]
+    assert bool(differing_numbers(files, one, [one, other])) == said
+
+
 def test_statistics_of_a_policy(tmp_path: Path) -> None:
     """LeRobot keeps means and deviations of inputs in safetensors beside a policy: they are carried on, not refused."""
     name = "policy_preprocessor_step_5_normalizer_processor.safetensors"

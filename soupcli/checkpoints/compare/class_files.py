@@ -25,7 +25,7 @@ from soupcli.checkpoints.compare.documents import (
     may_list,
     most_of,
 )
-from soupcli.checkpoints.formats.class_lists import MOST, is_class_list
+from soupcli.checkpoints.formats.class_lists import MOST, is_class_list, is_embedded_list
 from soupcli.checkpoints.formats.class_words import EMBEDDED
 from soupcli.checkpoints.formats.setting_words import OF_STATISTICS
 from soupcli.checkpoints.formats.statistics_files import is_statistics
@@ -257,4 +257,5 @@ def _may_state(name: str) -> bool:
     """Whether a file may state classes or statistics by its name. Other pickles of torch are weights."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see `_names_in`
     known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES or name == MLMODEL
-    return (known or is_class_list(name) or is_statistics(name)) and not name.startswith(OTHERS)
+    lists = is_class_list(name) or is_embedded_list(name)
+    return (known or lists or is_statistics(name)) and not name.startswith(OTHERS)

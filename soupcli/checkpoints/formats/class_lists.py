@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from soupcli.checkpoints.formats.class_words import (
     BEGIN_SETTINGS,
     BY_MERIT,
+    EMBEDDED_LISTS,
     HEADER,
     INPUTS,
     KEYS,
@@ -107,7 +108,7 @@ def _inputs(entries: Entries) -> dict[str, list[str]]:
 
 def other_list(key: str, value: Any) -> list[str] | None:
     """Return different names in order, or None if the key or the names are those of something else than classes."""
-    is_list = LISTS.fullmatch(key) is not None
+    is_list = LISTS.fullmatch(key) is not None or EMBEDDED_LISTS.fullmatch(key) is not None
     is_other = OTHERS.fullmatch(key) or BY_MERIT.fullmatch(key)
     names = None if is_other else names_in_order(value, least=1 if is_list else FEW)
     if names is None or all(map(NO_CLASS.fullmatch, names)) or (not is_list and are_settings(names)):
@@ -315,6 +316,12 @@ def is_class_list(name: str) -> bool:
     stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
     named = ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and LISTS.fullmatch(stem) is not None)
     return named and BY_MERIT.fullmatch(stem) is None
+
+
+def is_embedded_list(name: str) -> bool:
+    """Whether a file of this name numbers what an embedding has rows for, such as Coqui's speakers.pth and spk2id."""
+    stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
+    return ending.lower() in (*ENDINGS, *BINARY) and EMBEDDED_LISTS.fullmatch(stem) is not None
 
 
 SEPARATORS = re.compile(r"[\W_]+")

@@ -106,12 +106,16 @@ SETTING = late_pattern(
     re.VERBOSE,
 )
 BEGIN_SETTINGS = {"use", "num", "n", "max", "min", "best", "last", "total", "local", "global", "enable", "disable"}
-# Keys, and names of files, of lists of what an embedding has a row for.
-EMBEDDED = late_pattern(
-    r"(speaker|singer|voice|style|emotion|accent|artist|genre|instrument|lang(uage)?|character|domain)s?",
+# Keys, and names of files, of lists of what an embedding has a row for, and of maps that number it: spk2id, lang_ids.
+_EMBEDDED = "(speaker|spk|singer|voice|style|emotion|accent|artist|genre|instrument|lang(uage)?|character|domain)s?"
+_ID = "(id|ids|idx|ind(ex|ices))"
+EMBEDDED = late_pattern(_EMBEDDED, re.IGNORECASE)
+EMBEDDED_LISTS = late_pattern(
+    rf"({_EMBEDDED}|{_EMBEDDED}([_-]?{_ID})?[_-]?(map(ping)?|list|names?|dict|table)"
+    rf"|{_EMBEDDED}[_-]?((2|to)[_-]?)?{_ID}|{_ID}[_-]?(2|to)[_-]?{_EMBEDDED})",
     re.IGNORECASE,
 )
-_TOKEN, _ID = "(token|char|letter|word|phone(me)?|symbol|piece)s?", "(id|ids|idx|ind(ex|ices))"
+_TOKEN = "(token|char|letter|word|phone(me)?|symbol|piece)s?"
 # Keys of vocabularies, and of those whose tokens are single letters.
 TOKEN_KEYS = late_pattern(
     rf"""

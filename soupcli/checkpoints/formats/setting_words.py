@@ -29,7 +29,8 @@ INPUTS = late_pattern(
     | means? | stds? | {_OF_DATA}_{_STATISTIC} | {_OF_DATA}_(scaler|normali[sz]er)
     | normali[sz](e|ation|er)(_\w+)? | norm_?(stats|params|type_of_inputs) | scaler(_\w+)? | (do_)?rescale(_factor)?
     | (target|y|label)_?transform | (log|log1p|sqrt)_?(targets?|y|labels?) | (targets?|y|labels?)_?(log|log1p|sqrt)
-    | ((re)?sampl(e|ing)|frame|audio)_?rate | (audio|sample|target|new|orig)_?(fs|sr|freq) | fs | sr | fps | n_?mels | num_mel(_bin)?s | mel_bins | n_?fft | fft_size
+    | ((re)?sampl(e|ing)|frame|audio)_?rate | (audio|sample|target|new|orig)_?(fs|sr|freq) | fs | sr | fps
+    | n_?mels | num_mel(_bin)?s | mel_bins | n_?fft | fft_size
     | n_?mel_channels | filter_length | hop(_?(len(gth)?|size))? | win(_?len(gth)?) | window(_?(stride|type|fn))?
     | frame_?(len(gth)?|shift) | (mel_)?f_?m(in|ax) | n_?mfcc | lfr_[mn] | mel_(scale|norm) | htk | pre_?emph(asis)?
     | (ref|min)_level_db | max_wav_value | spec_gain

@@ -616,7 +616,7 @@ def test_said_by_a_module_or_a_header(tmp_path: Path) -> None:
             check(tmp_path / f"a.{ending}", tmp_path / f"b.{ending}")
 
 
-@pytest.mark.parametrize("file", ["speaker_ids.json", "spk2id.json", "speakers.json"])
+@pytest.mark.parametrize("file", ["speaker_ids.json", "spk2id.json", "speakers.json", "speakers.pth", "spk2id"])
 def test_speakers(tmp_path: Path, file: str) -> None:
     """Without a head of as many rows an embedding has them: of speakers in another order, which are not averaged."""
     names = ["anna", "bert", "carl"]
@@ -626,7 +626,12 @@ def test_speakers(tmp_path: Path, file: str) -> None:
             {"enc.weight": torch.eye(9), "speaker_embedding.weight": torch.eye(9)[:3]}, tmp_path / run / "m.safetensors"
         )
         said = order if file == "speakers.json" else {name: row for row, name in enumerate(order)}
-        (tmp_path / run / file).write_text(json.dumps(said))
+        if file == "speakers.pth":
+            torch.save(said, tmp_path / run / file)
+        elif file == "spk2id":
+            (tmp_path / run / file).write_text("".join(f"{name} {row}\n" for row, name in enumerate(order)))
+        else:
+            (tmp_path / run / file).write_text(json.dumps(said))
     one, same, other = (open_checkpoint(tmp_path / run) for run in "abc")
     assert check_meanings([one, same], TensorFilter()) == []
     with pytest.raises(MixError, match=r"rows of 'speaker_embedding.weight' stand for other"):
