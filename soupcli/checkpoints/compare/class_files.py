@@ -62,8 +62,8 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
 
     A label is the file's name. Beside a file of weights `*` stands for its own stem, and in a folder of many runs only
     lists of classes and settings of a training count. `../` is the folder of a run whose weights lie in `checkpoints/`
-    or alike. Of folders below only lists of classes and descriptions of data count. `*.py` is the only Python file of
-    a folder, which has the name of the experiment.
+    or alike. Of folders below only lists of classes and descriptions of data count. `*` stands for the name of
+    an experiment: of settings that are called as their folder, and of an only Python file.
 
     Links that lead out of their folder are none of them. Of very many files, lists of classes are the first that count,
     and Python files the last.
@@ -234,9 +234,10 @@ def _stating_at(folder: Path, _time: int) -> dict[str, Path]:
     lists = [name for name in names if may_list(name)]
     others = sorted({*names} - {*lists}, key=lambda name: (name.endswith(PYTHON), name))
     of_python = [name for name in others if name.endswith(PYTHON)]
-    alone = of_python[0] if len(of_python) == 1 and not SETTINGS.fullmatch(Path(of_python[0]).stem) else None
-    kept = (*lists, *others[:MOST_FILES])
-    return {f"*{PYTHON}" if name == alone else name: folder / name for name in kept}
+    alone = of_python if len(of_python) == 1 and not SETTINGS.fullmatch(Path(of_python[0]).stem) else []
+    of_experiment = {f"{folder.name}{suffix}" for suffix in OF_TEXT} | {*alone}
+    named = ((f"*{Path(name).suffix}" if name in of_experiment else name, name) for name in others[:MOST_FILES])
+    return {name: folder / name for name in lists} | {label: folder / name for label, name in named}
 
 
 def _is_of_run(file: Path) -> bool:

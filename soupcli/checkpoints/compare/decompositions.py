@@ -186,7 +186,10 @@ def _polar_pairs(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 def _is_cut(checkpoints: Sequence[Checkpoint], magnitude: str, phase: str) -> bool:
     """Whether phases lie within half a turn, and some are on both sides of the cut: their mean is half a turn off."""
     count = min(SAMPLE, checkpoints[0].tensors[phase].numel)
+    if not count:
+        return False
     read = [read_numbers(one, phase, 0, count) for one in checkpoints]
-    within = all(float(abs(numbers).max()) <= math.pi * (1 + UNIT) for numbers in read)
-    positive = all(float(read_numbers(one, magnitude, 0, count).min()) >= 0 for one in checkpoints)
-    return within and positive and any(float(abs(other - read[0]).max()) > WRAPPED for other in read[1:])
+    with quiet(library_of(read[0])):  # infinities and NaNs are no phases
+        within = all(float(abs(numbers).max()) <= math.pi * (1 + UNIT) for numbers in read)
+        positive = all(float(read_numbers(one, magnitude, 0, count).min()) >= 0 for one in checkpoints)
+        return within and positive and any(float(abs(other - read[0]).max()) > WRAPPED for other in read[1:])

@@ -99,6 +99,8 @@ NONE: dict[str, Callable[[], Tensors]] = {
     "two layers": lambda: {"fc.a.weight": near(24, 48), "fc.b.weight": near(48, 24)},
     "a triangle": lambda: {"fc.mask": near(24, 24).triu(), "fc.b": near(48, 24)},
     "a core of layers": lambda: {"core.a.weight": near(8, 4), "core.b.weight": near(4, 4)},
+    "no phases": lambda: {"fc.magnitude": near(4), "fc.phase": torch.zeros(0), "fc.abs": near(0), "fc.angle": near(0)},
+    "infinite phases": lambda: {"fc.magnitude": near(4), "fc.phase": torch.full((4,), float("inf"))},
     "vectors of waves": lambda: {"fc.amplitude": near(16), "fc.phase": near(16)},
 }
 

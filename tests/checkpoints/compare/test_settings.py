@@ -212,6 +212,16 @@ def test_configurations_in_python(tmp_path: Path, *, inside: bool) -> None:
         check_meanings([first, moved], TensorFilter())
 
 
+def test_settings_called_as_their_folder(tmp_path: Path) -> None:
+    """Settings that have the name of the experiment, as its folder has, are compared with those of others."""
+    for number, name in enumerate(("small", "large")):
+        (tmp_path / name).mkdir()
+        save_file({"weight": torch.full((4, 4), float(number))}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / f"{name}.yaml").write_text(f"lr: {number}\nimage_size: {number}\n")
+    [setting] = differing_settings([open_checkpoint(tmp_path / name) for name in ("small", "large")])
+    assert setting.key == "*.yaml: image_size" and setting.of_inputs
+
+
 def test_python_beside_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of very many files those of Python count last, and one that is called settings keeps its name."""
     monkeypatch.setattr(class_files, "MOST_FILES", 2)
