@@ -96,7 +96,8 @@ OF_STATISTICS = late_pattern(
 OF_NUMBERS = late_pattern(rf"([\w*.]+[._-])?({_NUMBERS})([_-]?(stats|params|constants))?", WORDS)
 STATISTIC = late_pattern(rf"(.*_)?({_STATISTIC}|q\d\d?)_?", WORDS)
 MEASURED = late_pattern(
-    r".*(loss|acc|score|metric|epoch|step|time|reward|return|lr|grad|auc|f1|mem|gpu|best|iou|error|[mr]ap).*", WORDS
+    r".*(loss|acc|score|metric|epoch|step|time|timing|latency|speed|reward|return|lr|grad|auc|f1|mem|gpu|best|iou|error|[mr]ap).*",
+    WORDS,
 )
 FILE = re.compile(r"[/\\]|\.(pth?|ckpt|bin|safetensors|ya?ml|json|py)$")  # in the value of `model`: where it began
 NAMED = frozenset({"model", "arch", "architecture", "backbone", "variant", "model_type", "encoder_name"})
@@ -124,6 +125,8 @@ def kind_of(key: str) -> Kind | None:
         return in_part
     last = last.rstrip("_")  # of scikit-learn's attributes
     statistics = any(map(OF_STATISTICS.fullmatch, above))
+    if statistics and MEASURED.fullmatch(above[0]):  # timing_stats.json
+        return None
     if last == "size" and any(map(PREPARING.fullmatch, above)):
         return "inputs"
     if any(map(OF_MODEL.fullmatch, above)) and not INPUTS.fullmatch(last):

@@ -9,6 +9,7 @@ numpy is not needed. Format of .npz: numpy.lib.format in a zip archive.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from functools import partial
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 TORCH = (".pt", ".pth", ".bin")
 PLAIN = (".npy", ".pkl", ".pickle", ".joblib", ".ark", ".mvn", "")  # the same numbers are the same bytes
 TABLES = (".txt", ".csv", ".tsv")
+OF_EVALUATION = re.compile(r"(val(id|idation)?|dev|test|eval(uation)?)[._-].*", re.IGNORECASE)
 ABOVE = "stats"  # what keys of statistics lie below, whatever their file is called
 CONTENT = "content"
 LOCAL = struct.Struct("<26x2H")  # of a record's own header: lengths of its name and extra field
@@ -48,7 +50,8 @@ def is_statistics(name: str) -> bool:
     suffix = suffix.lower()
     if suffix == ".mvn":
         return True
-    if suffix not in READERS or MEASURED.fullmatch(stem) or (suffix in TORCH and matches(name, TRAINER_STATE)):
+    measured = MEASURED.fullmatch(stem) or OF_EVALUATION.fullmatch(stem)
+    if suffix not in READERS or measured or (suffix in TORCH and matches(name, TRAINER_STATE)):
         return False
     words = OF_NUMBERS if suffix in (*TABLES, ".ark", "") else OF_STATISTICS
     return words.fullmatch(stem) is not None

@@ -162,6 +162,7 @@ def test_other_inputs(tmp_path: Path) -> None:
         ("model_config__yaml", "mlp: A\ndropout: 1\n", "mlp: B\ndropout: 2\n", "model_config.yaml: mlp"),
         ("args__yaml", "imgsz: 640\nlr: 1\n", "imgsz: 320\nlr: 2\n", "args.yaml: imgsz"),
         ("stats__json", '{"best_acc": 1, "loss_mean": 2}', '{"best_acc": 2, "loss_mean": 3}', None),
+        ("timing_stats__json", '{"mean": 1, "std": 2}', '{"mean": 2, "std": 3}', None),
         ("metrics__json", '{"mean": 1, "std": 2}', '{"mean": 2, "std": 3}', None),
         ("hparams__yaml", "seed: 1\nmean_teacher: 2\n", "seed: 2\nmean_teacher: 3\n", None),
     ],
@@ -212,6 +213,8 @@ def numbers(file: str, number: float) -> bytes:
         ("grad_norm__npy", []),
         ("val_predictions__npy", []),
         ("stats__txt", []),
+        ("test_mean__csv", []),
+        ("eval_stats__npz", []),
         ("scaler__pt", []),
     ],
 )
