@@ -8,13 +8,13 @@ Values that the code wrote into weights stay, because weights are loaded anew af
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.late import torch
+from soupcli.networks.torch_state import torch_restored
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,22 +27,21 @@ CONTAINERS = (dict, OrderedDict, set, list)  # of parameters, buffers, modules a
 def restored(module: nn.Module) -> Iterator[None]:
     """Allow any change to `module` within the block, and restore its parts, tensors, hooks and methods afterwards.
 
-    Classes of its parts, torch's default dtype, its number of threads and random states are restored as well.
+    Classes of its parts, and what torch keeps for the whole process, are restored as well.
     """
     parts = {part: _attributes(part) for part in module.modules()}
+    kinds = {part: type(part) for part in parts}
     classes = {kind: dict(vars(kind)) for part in parts for kind in type(part).__mro__ if kind is not object}
     tensors = [(tensor, tensor.data, tensor.requires_grad) for tensor in _tensors(module)]
     saved = set(module.state_dict(keep_vars=True))
     constants = [(b, b.detach().clone()) for name, b in module.named_buffers() if name not in saved]
-    dtype, threads, state = torch.get_default_dtype(), torch.get_num_threads(), random.getstate()
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch_restored():
             yield
     finally:
-        random.setstate(state)
-        torch.set_default_dtype(dtype)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        for part, kind in kinds.items():
+            if type(part) is not kind:
+                part.__class__ = kind
         for kind, attributes in classes.items():
             _restore_class(kind, attributes)
         for part, (own, contents) in parts.items():
