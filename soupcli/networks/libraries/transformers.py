@@ -32,6 +32,7 @@ FOLDERS = ClassFolders("datasets", "text", innermost=True)
 LOCAL: dict[str, Any] = {"local_files_only": True}  # nothing is fetched
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 POSITIONS = ("max_position_embeddings", "max_seq_len")  # what configurations call the longest input
+OF_LANGUAGES = r"^adapter\.[^/]+/"  # tensors in files beside the network's own (MMS), which has those of one language
 PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves
 
 
@@ -59,7 +60,7 @@ def _built(transformers: Any, spec: TransformersNetwork, folder: Path, how: dict
         module,
         _pictures(transformers, folder, how),
         tokenizer,
-        ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
+        ignored_names=(OF_LANGUAGES, *(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ())),
         stored_names=_stored_names(module) if spec.head is None else None,
         longest_input=_longest_input(module),
         pad_token_id=getattr(config, "pad_token_id", None),

@@ -12,6 +12,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from soupcli.checkpoints.open import open_checkpoint
@@ -138,6 +139,21 @@ def test_names_of_both_versions(tmp_path: Path) -> None:
         network = built(folder)
         loaded(network, folder)
         assert_same(network.module, source)
+
+
+def test_adapters_of_languages(tmp_path: Path) -> None:
+    """Adapters that MMS keeps beside a network take no part in it, as from_pretrained leaves them where they are."""
+    convolutions: dict[str, Any] = {"conv_dim": (8,), "conv_kernel": (10,), "conv_stride": (5,)}
+    positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 1}
+    config = transformers.Wav2Vec2Config(
+        vocab_size=8, adapter_attn_dim=4, do_stable_layer_norm=True, **SIZES, **convolutions, **positions
+    )
+    source = toys.saved(transformers.Wav2Vec2ForCTC(config), tmp_path)
+    adapter = {name: tensor + 1 for name, tensor in source.state_dict().items() if "adapter" in name}
+    save_file(adapter, tmp_path / "adapter.fra.safetensors")
+    network = built(tmp_path)
+    assert f"adapter.fra/{next(iter(adapter))}" in open_checkpoint(tmp_path).tensors
+    assert_same(loaded(network, tmp_path).network.module, source)
 
 
 def test_bfloat16(tmp_path: Path) -> None:

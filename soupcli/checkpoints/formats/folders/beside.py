@@ -9,10 +9,18 @@ A file of weights is mixed, named or refused: it is never dropped in silence.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import WEIGHTS
-from soupcli.checkpoints.formats.folders.folder import ENDINGS, KNOWN_NAMES, MOST_FILES, STATISTICS, holds_tensors
+from soupcli.checkpoints.formats.folders.folder import (
+    ENDINGS,
+    KNOWN_NAMES,
+    MOST_FILES,
+    STATISTICS,
+    holds_tensors,
+    read_config,
+)
 from soupcli.checkpoints.formats.folders.own_names import names_of
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.formats.other_files import refuse_pointer
@@ -22,12 +30,13 @@ from soupcli.files.reading import FileVersion, same_file
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 # Networks whose heads lie in files of their own beside a body with a known name -> what writes them.
 HEADS = {frozenset({"colbert_linear.pt", "sparse_linear.pt"}): "FlagEmbedding"}
+# Adapters of a Wav2Vec2 for a language each (MMS), which transformers' load_adapter puts into the network: of two files
+# for one language it takes the first kind. The key of config.json says that the network has places for them.
+OF_LANGUAGES, PLACES, MMS = ("adapter.*.safetensors", "adapter.*.bin"), "adapter_attn_dim", "MMS"
 # Heads in pickles that hold whole objects of other libraries, and the file beside that tells of them.
 PICKLED_HEADS = {"model_head.pkl": "config_setfit.json"}
 # The same weights in another form, under names of their own.
@@ -39,6 +48,11 @@ def heads_beside(folder: Path) -> tuple[str, list[Path]] | None:
     for names, writer in HEADS.items():
         if all((folder / name).is_file() for name in names):
             return writer, [folder / name for name in sorted(names)]
+    entries = os.listdir(folder)  # noqa: PTH208 - a Path for each of very many files takes long
+    by_kind = [[name for name in entries if matches(name, (kind,))] for kind in OF_LANGUAGES]
+    adapters = {Path(name).stem: folder / name for named in reversed(by_kind) for name in sorted(named)}
+    if adapters and read_config(folder).get(PLACES) is not None:
+        return MMS, [adapters[language] for language in sorted(adapters)]
     return None
 
 
@@ -56,6 +70,7 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
                 hint=f"--weights-name {name} mixes the body alone: fit the head again on the soup",
             )
     known = {*KNOWN_NAMES, *WEIGHTS}
+    stems = {file.path.stem for file in taken}
     others: list[str] = []
     names = os.listdir(folder)  # noqa: PTH208 - a Path for each of very many files takes long
     named = [one for one in names if one.lower().endswith(ENDINGS) and one not in known and not is_shard(one)]
@@ -68,7 +83,8 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
         refuse_pointer(entry)
         if not holds_tensors(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):
             continue
-        if not matches(entry.name, OTHER_NAMES) and not _shares_names(FileVersion.of(entry), checkpoint):
+        other_form = matches(entry.name, OTHER_NAMES) or (matches(entry.name, OF_LANGUAGES) and entry.stem in stems)
+        if not other_form and not _shares_names(FileVersion.of(entry), checkpoint):
             raise CheckpointError(
                 f"{folder}: holds weights in {entry.name} beside {name}, and nothing says how they belong together",
                 hint=f"--weights-name {name} mixes that file alone, and leaves {entry.name} out",

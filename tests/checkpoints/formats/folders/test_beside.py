@@ -51,6 +51,28 @@ def test_heads_of_an_encoder(tmp_path: Path, soup: Soup, monkeypatch: pytest.Mon
     assert soup("verify", "soup", "--rebuild").code == 0
 
 
+def test_adapters_of_languages(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MMS keeps an adapter for each language beside a Wav2Vec2: all are mixed, and a missing one is refused."""
+    monkeypatch.chdir(tmp_path)
+    names = ("adapter.eng.safetensors", "adapter.fra.bin")
+    for seed in range(2):
+        body(tmp_path / f"runs/{seed}", seed)
+        Path(f"runs/{seed}/config.json").write_text('{"adapter_attn_dim": 4}')
+        save_file(head(seed), f"runs/{seed}/{names[0]}")
+        torch.save(head(10 + seed), f"runs/{seed}/{names[1]}")
+        torch.save(head(20), f"runs/{seed}/adapter.eng.bin")  # transformers reads the other one
+    ran = soup("uniform", "--ckpts", "runs/*/")
+    assert ran.code == 0, ran.stderr
+    assert_same(load_file("soup/adapter.eng.safetensors"), mean64([head(seed) for seed in range(2)]))
+    assert_same(load_file("soup/adapter.fra.safetensors"), mean64([head(10 + seed) for seed in range(2)]))
+    Path("runs/1", names[1]).unlink()
+    ran = soup("uniform", "--ckpts", "runs/*/", "--out", "other")
+    assert ran.code == 2 and "has no tensor 'adapter.fra/" in ran.stderr
+    Path("runs/0/config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds weights in adapter\.eng\.bin beside model\.safetensors"):
+        find(["runs/0"])
+
+
 def test_other_weights_beside(tmp_path: Path) -> None:
     """A file of other tensors is refused with the way out; the same network's other forms are named, not mixed."""
     run = body(tmp_path / "run")
