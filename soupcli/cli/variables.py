@@ -11,7 +11,6 @@ from typing import get_type_hints
 
 from typer.models import OptionInfo
 
-from soupcli.cli.options import soups, surveys, without_checkpoints
 from soupcli.user_code.notes import PLACE, SINCE
 from soupcli.wording import nearest
 
@@ -34,6 +33,8 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 def _of_options() -> Iterator[str]:
     """Yield the variables of all commands' options."""
+    from soupcli.cli.options import soups, surveys, without_checkpoints  # noqa: PLC0415 - callers in Python need none
+
     for module in (soups, surveys, without_checkpoints):
         for options in vars(module).values():
             if isinstance(options, type) and dataclasses.is_dataclass(options):
