@@ -188,16 +188,18 @@ class _Walk:
                     yield file
 
     def folder(self, path: Path, name: str, depth: int) -> Iterator[_Entry]:
-        """A sub-folder: a part of the network, if no weights lie in it but those that are mixed."""
+        """A sub-folder: a part of the network, if weights in it are mixed or there are none."""
         if matches(path.name, TRAINING_FOLDERS):
             return
         if path.is_symlink() or depth >= DEEPEST:
             why = "a link to a folder" if path.is_symlink() else "too deep a folder"
             yield _Entry(SideFile(path, f"{name}/", 0), why)
             return
-        if _holds_other_weights(path, self.mixed):
+        mixed, others = _weights_in(path, self.mixed)
+        if others and not mixed:
             yield _Entry(SideFile(path, f"{name}/", 0), "holds weights that are not mixed")
             return
+        yield from (_Entry(SideFile(file, f"{name}/{file.name}", 0), "weights that are not mixed") for file in others)
         yield from self.entries(path, f"{name}/", depth + 1)
 
 
@@ -239,13 +241,14 @@ def _is_mixed(path: Path, mixed: set[tuple[int, int]]) -> bool:
     return (found.st_dev, found.st_ino) in mixed
 
 
-def _holds_other_weights(folder: Path, mixed: set[tuple[int, int]]) -> bool:
-    for entry in list(os.scandir(folder)):
-        if matches(entry.name, WEIGHTS) and not matches(entry.name, TRAINING) and not entry.name.endswith(".json"):
-            path = Path(entry.path)
-            if path.exists() and not _is_mixed(path, mixed) and not (path.is_file() and is_state(FileVersion.of(path))):
-                return True
-    return False
+def _weights_in(folder: Path, mixed: set[tuple[int, int]]) -> tuple[list[Path], list[Path]]:
+    """Return the files of weights in a folder: those that are mixed, and others, such as a pipeline's fp16 variant."""
+    entries = (Path(entry.path) for entry in os.scandir(folder) if not entry.name.endswith(".json"))
+    named = [file for file in entries if matches(file.name, WEIGHTS) and not matches(file.name, TRAINING)]
+    found = sorted(file for file in named if file.exists())
+    of_soup = [file for file in found if _is_mixed(file, mixed)]
+    others = [file for file in found if file not in of_soup]
+    return of_soup, [file for file in others if not (file.is_file() and is_state(FileVersion.of(file)))]
 
 
 def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:

@@ -213,6 +213,18 @@ def test_other_bytes_that_differ(tmp_path: Path, name: str, *, said: bool) -> No
     assert bool(differing_numbers(files, one, [one, other])) == said
 
 
+def test_another_form_in_a_part(tmp_path: Path) -> None:
+    """A part's configuration is carried on though another form of its weights lies there, which is named."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "P", "unet": ["diffusers", "U"]}))
+    (tmp_path / "unet/config.json").write_text("{}")
+    for name in ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"):
+        save_file({"w": torch.ones(2)}, tmp_path / name)
+    assert names(tmp_path) == ["model_index.json", "unet/config.json"]
+    said = "unet/diffusion_pytorch_model.fp16.safetensors: weights that are not mixed"
+    assert beside(tmp_path).left_out == (said,)
+
+
 def test_statistics_of_a_policy(tmp_path: Path) -> None:
     """LeRobot keeps means and deviations of inputs in safetensors beside a policy: they are carried on, not refused."""
     name = "policy_preprocessor_step_5_normalizer_processor.safetensors"
