@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = ("_", "-", ".")  # between the stem of a file of weights and what another file is
 MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
+DATA, MOST_FOLDERS = "data", 20  # of a run: its folder with lists of tokens, and how many below are looked into
 
 MOST_MORE = 2  # rows of a table beyond those of the tokens: padding, and what is not known
 OF_TOKENS = re.compile(r"embed|(^|\.)(wte|emb|shared|lm_head|output)\b", re.IGNORECASE)  # in names of their tables
@@ -110,16 +111,34 @@ def _by_folder(checkpoint: Checkpoint) -> dict[str, dict[str, Path]]:
 def _of_run(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the files of its run by their names, and those with the stem of the weights by what is left of theirs.
 
-    `tokens.txt` of `run_3.pt` is `run_3-tokens.txt` or `tokens_run_3.txt`, else the `tokens.txt` of all.
+    `tokens.txt` of `run_3.pt` is `run_3-tokens.txt` or `tokens_run_3.txt`, else the `tokens.txt` of all. Kaldi's kin
+    (icefall, wenet) keep theirs in `data/lang_char/` of the run.
     """
     stem, found = min(file.path for file in checkpoint.files).stem, dict[str, Path]()
     for folder in folders_of(checkpoint)[::-1]:
+        for below in _data_folders(folder, folder.stat().st_mtime_ns):
+            found |= {f"{DATA}/{below.name}/{file.name}": file for file in _lists_in(below)}
         names, listed = _names_in(folder, folder.stat().st_mtime_ns)
         own = ((rest, name) for name in names if stem in name and (rest := _without(stem, name)) is not None)
         labels = [*((name, name) for name in listed), *(pair for pair in own if _lists_tokens(pair[0]))]
         files = ((label, folder / name) for label, name in labels)
         found |= {label: file for label, file in files if file.is_file() and leads_inside(file, folder)}
     return found
+
+
+@lru_cache(maxsize=64)  # of many files of weights in one folder each asks
+def _data_folders(run: Path, _time: int) -> list[Path]:
+    """Return the folders below a run's `data/`, of which a data set has too many to look into."""
+    try:
+        below = [Path(entry.path) for entry in os.scandir(run / DATA) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    return sorted(below) if len(below) <= MOST_FOLDERS else []
+
+
+def _lists_in(folder: Path) -> list[Path]:
+    listed = (folder / name for name in _names_in(folder, folder.stat().st_mtime_ns)[1])
+    return [file for file in listed if file.is_file() and leads_inside(file, folder)]
 
 
 @lru_cache(maxsize=64)  # of many files of weights in one folder each asks

@@ -51,6 +51,7 @@ NETWORK = late_pattern(
     | rope_\w+ | rotary_\w+ | pos(ition(al)?)?_?(emb(edding)?|enc(oding)?)(_type)? | alibi | (is_)?causal
     | attn_?(scale|type|mode) | softmax_scale | logit_?(scale|cap|softcapping) | residual(_scale)? | skip_connections?
     | arch(itecture)? | backbone | encoder_?name | model | model_?(type|arch) | variant | reg_max | anchors
+    | instruments | target_instrument | stems
     | (final|output|last)_?(act|activation|transform) | apply_(sigmoid|softmax)
     | prediction_type | parametri[sz]ation | beta_(schedule|start|end) | noise_schedule | (num_)?(train_)?time_?steps
     | diffusion_steps | sigma_(data|min|max) | v_pred(iction)?
@@ -102,7 +103,12 @@ MEASURED = late_pattern(
 FILE = re.compile(r"[/\\]|\.(pth?|ckpt|bin|safetensors|ya?ml|json|py)$")  # in the value of `model`: where it began
 NAMED = frozenset({"model", "arch", "architecture", "backbone", "variant", "model_type", "encoder_name"})
 # Keys that mean something only below another one: INPUT.FORMAT of detectron2, act_cfg=dict(type="ReLU") of mmcv.
-IN_PART: dict[str, Kind] = {"input.format": "inputs", "act_cfg.type": "network", "conv_cfg.type": "network"}
+IN_PART: dict[str, Kind] = {
+    "input.format": "inputs",
+    "act_cfg.type": "network",
+    "conv_cfg.type": "network",
+    "kwargs.sources": "network",  # of Demucs: what its outputs are
+}
 MOST_CHECKED = 200  # letters of a key
 
 

@@ -192,6 +192,24 @@ def test_renamed_tokens_of_no_table(tmp_path: Path) -> None:
     assert not check_meanings(list(map(open_checkpoint, runs)), EVERYTHING)
 
 
+@pytest.mark.parametrize("file", [False, True])
+def test_lists_of_a_run(tmp_path: Path, file: bool) -> None:
+    """icefall keeps weights in `exp/` and tokens in `data/lang_char/` of a run: those of one run are another's."""
+    for name, words in (("a", WORDS), ("b", WORDS), ("c", WORDS[::-1])):
+        run = tmp_path / name
+        (run / "exp").mkdir(parents=True)
+        (run / "data/lang_char").mkdir(parents=True)
+        torch.save({"model": {"emb.weight": torch.randn(len(words), 4)}}, run / "exp/pretrained.pt")
+        lines = (f"{word} {row}\n" for row, word in enumerate(words))
+        (run / "data/lang_char/tokens.txt").write_text("".join(lines))
+    one, same, other = (
+        open_checkpoint(tmp_path / name / ("exp/pretrained.pt" if file else "exp")) for name in ("a", "b", "c")
+    )
+    assert check_meanings([one, same], EVERYTHING) == []
+    with pytest.raises(MixError, match=r"lang_char/tokens\.txt: the token 'w\d+' is number .* of 'emb.weight'"):
+        check_meanings([one, other], EVERYTHING)
+
+
 def sentencepiece(words: list[str]) -> bytes:
     """A model with these pieces."""
     pieces = [b"\x0a" + bytes([len(word)]) + word.encode() + b"\x15" + bytes(4) for word in words]

@@ -130,6 +130,8 @@ def test_omegaconf(tmp_path: Path) -> None:
         ("frontend_conf.fs", "inputs"),
         ("dataset_conf.resample_conf.resample_rate", "inputs"),
         ("preprocessor.window", "inputs"),
+        ("kwargs.sources", "network"),
+        ("data.sources", None),
         ("data.mel_fmax", "inputs"),
         ("model.norm_eps", "network"),
         ("transforms.mean", "inputs"),
