@@ -310,9 +310,8 @@ def in_our_words(problem: Any, words: Sequence[str], commands: Sequence[str]) ->
         near = suggestion(unknown[1], commands, least=0.5)
         return UsageError(f"soup: no command {unknown[1]!r}{near}", hint=hint)
     said, own_hint = _of_value(problem)
-    text = re.sub(
-        r"^Invalid value for '?(.*?)'?( \(env var: '.*?'\))?: ", r"\1: ", problem.format_message().strip()
-    ).rstrip(".")
+    message = problem.format_message().partition(". Choose from:")[0].strip()  # the name of the argument lists them
+    text = re.sub(r"^Invalid value for '?(.*?)'?( \(env var: '.*?'\))?: ", r"\1: ", message).rstrip(".")
     if said:
         text = f"{text.partition(': ')[0]}: {said}"
     text = text[:1].lower() + text[1:] if not text.startswith(("-", "SOUP")) else text

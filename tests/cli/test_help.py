@@ -74,6 +74,7 @@ def test_whole_sentences(soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
         (["gredy"], "soup: no command 'gredy', did you mean 'greedy'?"),
         (["greedy", "--chpts", "x"], "soup greedy: no option --chpts, did you mean '--ckpts'?"),
         (["verify"], "soup verify: missing argument 'SOUP'"),
+        (["schema"], "soup schema: missing argument 'recipe|report'"),
     ],
 )
 def test_errors_of_words(soup: Soup, words: list[str], error: str) -> None:
