@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,15 @@ def tensors(count: int) -> None:
         shift = 0.01 * run_
         state = {f"blocks.{n // 4}.part{n % 4}.weight": torch.arange(4.0) + n % 7 + shift for n in range(count)}
         save_file(state, f"runs/{run_}/model.safetensors")
+
+
+def other_names(count: int) -> None:
+    """Two files of `count` small tensors, without one name in common."""
+    for run_ in range(2):
+        Path(f"runs/{run_}").mkdir(parents=True)
+        words = random.Random(run_)
+        names = {"".join(words.choices("abcdefghij", k=12)) + ".weight" for _ in range(count)}
+        save_file({name: torch.ones(1) for name in sorted(names)}, f"runs/{run_}/model.safetensors")
 
 
 def rows(count: int) -> None:
@@ -130,6 +140,7 @@ WORKS = {
     "rows of text": Work(rows, read_table, (250_000, 500_000, 1_000_000)),
     "pictures": Work(pictures, find_pictures, (25_000, 50_000, 100_000)),
     "classes": Work(classes, find_pictures, (1250, 2500, 5000)),
+    "inspect, other names": Work(other_names, soup("inspect", *RANK[1:3]), (5000, 10000, 20000)),
     "inspect, tensors": Work(tensors, soup("inspect", *RANK[1:3]), (5000, 10000, 20000)),
 }
 
