@@ -23,6 +23,7 @@ from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, SIDE_FILE
 from soupcli.checkpoints.formats.folders.trainer_state import NAME
 from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.formats.other_files import exported_form
+from soupcli.checkpoints.formats.statistics_files import is_statistics
 from soupcli.checkpoints.formats.torch_save import is_state, is_without_tensors
 from soupcli.checkpoints.named_code import named_code
 from soupcli.checkpoints.shell_patterns import matches
@@ -48,7 +49,7 @@ WEIGHTS = (
     *("*.onnx", "*.onnx_data", "*.gguf", "*.ggml", "*.tflite", "*.pb", "*.mlmodel", "*.nemo", "*.npz", "*.engine"),
     *("*.pdparams", "*.plan"),
 )
-ARRAYS = ("*.npz",)  # of WEIGHTS, that may be any numbers: named where they are left out
+ARRAYS = ("*.npz",)  # of WEIGHTS, that may be any numbers: named where they are left out, unless they are statistics
 # Numbers that are carried on from one ingredient: statistics, heads and scalers of other libraries.
 NUMBERS = (".pkl", ".pickle", ".joblib", ".npy", ".sav")
 LISTS = (".pt", ".pth")  # of WEIGHTS, that may be lists of names: those of speakers, tokens, classes
@@ -218,7 +219,7 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _is_of_weights(name: str) -> bool:
-    return is_weights(name) and not matches(name, ARRAYS) and not _may_be_list(name)
+    return is_weights(name) and not (matches(name, ARRAYS) or _may_be_list(name))
 
 
 def _may_be_list(name: str) -> bool:
@@ -244,7 +245,8 @@ def _is_mixed(path: Path, mixed: set[tuple[int, int]]) -> bool:
 def _weights_in(folder: Path, mixed: set[tuple[int, int]]) -> tuple[list[Path], list[Path]]:
     """Return the files of weights in a folder: those that are mixed, and others, such as a pipeline's fp16 variant."""
     entries = (Path(entry.path) for entry in os.scandir(folder) if not entry.name.endswith(".json"))
-    named = [file for file in entries if matches(file.name, WEIGHTS) and not matches(file.name, TRAINING)]
+    files = (file for file in entries if is_weights(file.name) and not matches(file.name, TRAINING))
+    named = [file for file in files if not (matches(file.name, ARRAYS) and is_statistics(file.name))]
     found = sorted(file for file in named if file.exists())
     of_soup = [file for file in found if _is_mixed(file, mixed)]
     others = [file for file in found if file not in of_soup]
@@ -260,9 +262,12 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
     file = SideFile(path, name, found.st_size)
     if not stat.S_ISREG(found.st_mode):
         return _Entry(file, "no regular file")
-    if matches(path.name, ARRAYS):
+    arrays = matches(path.name, ARRAYS)
+    of_inputs = arrays and is_statistics(path.name)
+    if arrays and not of_inputs:
         return _Entry(file, "numbers that are not mixed")
-    if is_weights(path.name) and not (_may_be_list(path.name) and is_without_tensors(FileVersion.of(path))):
+    is_list = _may_be_list(path.name) and is_without_tensors(FileVersion.of(path))
+    if is_weights(path.name) and not (is_list or of_inputs):
         return None
     if path.name in POINTERS and not _names_one(path, mixed):
         return None

@@ -199,7 +199,10 @@ def test_lists_by_torch_save(tmp_path: Path, name: str) -> None:
     assert files_beside(one.side_folder, one.files).files == ()
 
 
-@pytest.mark.parametrize(("name", "said"), [("lm/5gram.bin", True), ("data.sav", True), ("notes.dat", False)])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("lm/5gram.bin", True), ("data.sav", True), ("stats/feats_stats.npz", True), ("notes.dat", False)],
+)
 def test_other_bytes_that_differ(tmp_path: Path, name: str, *, said: bool) -> None:
     """A language model or another program's pickle is that of one ingredient, which is said; of a text it is not."""
     for number in range(2):
