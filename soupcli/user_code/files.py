@@ -59,15 +59,18 @@ def one_moment() -> Iterator[None]:
 
 
 def read_modules() -> set[str]:
-    """Return the files of the user's loaded modules."""
+    """Return the files of the user's loaded modules, and of code that they have run without making it a module."""
     if not is_watching():
         return set()
     if hasattr(_moment, "modules"):
         return set(_moment.modules)
     here = os.getcwd() + os.sep  # noqa: PTH109
-    return {
+    found = {
         one.file for one in user_modules() if notes.has("imported", one.name) or _absolute(one.file).startswith(here)
     }
+    while further := notes.of("ran", found) - found:
+        found |= further
+    return found
 
 
 def written_files() -> set[Path]:

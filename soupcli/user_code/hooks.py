@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -36,7 +37,7 @@ from soupcli.user_code.events import (
     state_of,
     words_of,
 )
-from soupcli.user_code.modules import OWN, SYSTEM, ModuleFinder, asking, is_users, libraries
+from soupcli.user_code.modules import OWN, SYSTEM, Seekers, SourceLoader, asking, is_users, libraries
 
 IMPORTING = "<frozen importlib"
 
@@ -57,7 +58,7 @@ def watch(module: str) -> None:
         _watching.set()
         notes.environment()  # which forked processes need
         sys.addaudithook(_heard)
-        sys.meta_path.insert(0, ModuleFinder())
+        _hear_imports()
         _hear_safetensors()
 
 
@@ -72,7 +73,7 @@ def watch_child(*, is_worker: bool) -> None:
     _is_child.set()
     sys.addaudithook(_heard)
     if is_worker:
-        sys.meta_path.insert(0, ModuleFinder())
+        _hear_imports()
     else:
         _is_program.set()
 
@@ -135,7 +136,9 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType | None) -> No
         if module and event == "import":
             notes.add("imported", module, str(arguments[0]))
         elif module is not None and event != "import" and _is_called_by_us(frame):
-            if not module:
+            if module:
+                note_run(module, frame)
+            else:
                 _heard_threads.add(threading.current_thread())
             _note_paths(event, arguments, module, place)
             if event in STARTING and (user := asking(frame)) is not None and is_users(user.f_code.co_filename):
@@ -168,6 +171,18 @@ def users_caller(frame: FrameType | None) -> str | None:
             return caller
         frame = frame.f_back
     return ""
+
+
+def note_run(module: str, frame: FrameType | None) -> None:
+    """Note which other file of the user's has called `module`, the nearest one: it may have run it by itself.
+
+    In a process that the user's code has started all notes count, whoever makes them.
+    """
+    while not _is_child.is_set() and frame is not None and (caller := _caller_in(frame.f_code.co_filename)) is not None:
+        if caller not in ("", module):
+            notes.add("ran", caller, module)
+            return
+        frame = frame.f_back
 
 
 @cache
@@ -216,6 +231,25 @@ def _source_of(path: str) -> str:
         return importlib.util.source_from_cache(path) if _is_child.is_set() else ""
     except ValueError:
         return ""
+
+
+def _hear_imports() -> None:
+    sys.meta_path.insert(0, Seekers)
+    SourceFileLoader.get_code = _of_text(SourceFileLoader.get_code)  # type: ignore[method-assign]
+
+
+def _of_text(get_code: Callable[[SourceFileLoader, str], CodeType | None]) -> Any:
+    """Python's way to load a file, but one of the user's always from its text: code may call loaders by itself."""
+
+    def read(self: SourceFileLoader, name: str) -> CodeType | None:
+        path = self.get_filename(name)
+        if path.startswith(OWN) or not is_users(path):
+            return get_code(self, name)
+        if caller := users_caller(sys._getframe(1)):
+            notes.add("ran", caller, path)
+        return SourceLoader(name, path).get_code(name)
+
+    return read
 
 
 def _hear_safetensors() -> None:

@@ -27,7 +27,7 @@ from soupcli.user_code.files import (
     scanned_files,
     written_files,
 )
-from soupcli.user_code.hooks import passing_on, remember, users_caller
+from soupcli.user_code.hooks import note_run, passing_on, remember, users_caller
 from soupcli.user_code.modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
 from soupcli.user_code.packages import file_of, imports_of
 
@@ -137,6 +137,7 @@ def _note(path: Any, frame: FrameType, question: str, folder: int | None) -> Non
         if question == "open":
             remember(module, name)
         else:
+            note_run(module, frame)
             notes.add("asked", module, name)
             if question != "readlink" and _is_of_users_own(frame):
                 notes.add("stated", module, name)
@@ -203,6 +204,7 @@ def _of_values(function: Callable[..., Any]) -> Callable[..., Any]:
 def _count(frame: FrameType, name: str, kind: str = "variable") -> None:
     file = frame.f_code.co_filename
     if is_users(file) and not file.startswith(OWN) and not is_of_the_session(name):
+        note_run(file, frame)
         notes.add(kind, file, file if kind == "copied" else name)
 
 

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import SourceFileLoader
 from operator import is_
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
@@ -93,19 +93,12 @@ class SourceLoader(SourceFileLoader):
         return self.source_to_code(text, path)
 
 
-class ModuleFinder:
-    """Finds modules where Python does, and has those of the user loaded by SourceLoader."""
+class Seekers:
+    """Notes who looks for a module, and leaves it to Python to find it."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:  # noqa: ARG004
         _note_seeker(name, sys._getframe(1))
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
-            return None
-        if not is_users(spec.origin) or spec.origin.startswith(OWN):
-            return None
-        spec.loader = SourceLoader(name, spec.origin)
-        return spec
 
 
 def _note_seeker(name: str, frame: FrameType | None) -> None:
