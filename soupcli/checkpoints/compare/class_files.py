@@ -44,7 +44,10 @@ OTHERS = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "ada
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 MOST_WEIGHTS = 4  # files of one run in a folder, such as its best and last; more are those of many runs
 BELOW, MOST_BELOW = 3, 1000  # folders below that of the weights that are looked into, and entries of all of them
-IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?|exp", re.IGNORECASE)  # folders with a run's weights
+IN_RUN = re.compile(  # folders with a run's weights
+    r"checkpoints?(-\d+)?|ckpts?|weights|exp|((best|final|last|merged|trained)[_-]?)?(models?|checkpoint)",
+    re.IGNORECASE,
+)
 DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
 OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
 DATA_OF_MLFLOW = "data"  # the folder with the weights, below that of the model

@@ -46,7 +46,11 @@ if TYPE_CHECKING:
 
 SEPARATORS = ("_", "-", ".")  # between the stem of a file of weights and what another file is
 MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
-DATA, MOST_FOLDERS = "data", 20  # of a run: its folder with lists of tokens, and how many below are looked into
+# Folders of a run with lists of tokens, and how many below `data/` are looked into.
+OF_TOKENIZER = re.compile(
+    r"((my|new|trained)[_-]?)?(tokeni[sz]er|(pre)?processor|vocab(ulary)?|lang)s?([_-].*)?", re.IGNORECASE
+)
+DATA, MOST_FOLDERS = "data", 20
 
 MOST_MORE = 2  # rows of a table beyond those of the tokens: padding, and what is not known
 OF_TOKENS = re.compile(r"embed|(^|\.)(wte|emb|shared|lm_head|output)\b", re.IGNORECASE)  # in names of their tables
@@ -112,12 +116,12 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the files of its run by their names, and those with the stem of the weights by what is left of theirs.
 
     `tokens.txt` of `run_3.pt` is `run_3-tokens.txt` or `tokens_run_3.txt`, else the `tokens.txt` of all. Kaldi's kin
-    (icefall, wenet) keep theirs in `data/lang_char/` of the run.
+    (icefall, wenet) keep theirs in `data/lang_char/` of the run, others in `tokenizer/` beside `model/`.
     """
     stem, found = min(file.path for file in checkpoint.files).stem, dict[str, Path]()
     for folder in folders_of(checkpoint)[::-1]:
-        for below in _data_folders(folder, folder.stat().st_mtime_ns):
-            found |= {f"{DATA}/{below.name}/{file.name}": file for file in _lists_in(below)}
+        for below in _folders_of_tokens(folder, folder.stat().st_mtime_ns):
+            found |= {file.relative_to(folder).as_posix(): file for file in _lists_in(below)}
         names, listed = _names_in(folder, folder.stat().st_mtime_ns)
         own = ((rest, name) for name in names if stem in name and (rest := _without(stem, name)) is not None)
         labels = [*((name, name) for name in listed), *(pair for pair in own if _lists_tokens(pair[0]))]
@@ -127,13 +131,18 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Path]:
 
 
 @lru_cache(maxsize=64)  # of many files of weights in one folder each asks
-def _data_folders(run: Path, _time: int) -> list[Path]:
-    """Return the folders below a run's `data/`, of which a data set has too many to look into."""
+def _folders_of_tokens(run: Path, _time: int) -> list[Path]:
+    """Return the folders of a run that may hold lists of tokens: `tokenizer/`, and those below its `data/`."""
+    below = [folder for folder in _folders_in(run) if OF_TOKENIZER.fullmatch(folder.name)]
+    of_data = _folders_in(run / DATA)
+    return [*below, *(of_data if len(of_data) <= MOST_FOLDERS else ())]  # a data set has too many to look into
+
+
+def _folders_in(folder: Path) -> list[Path]:
     try:
-        below = [Path(entry.path) for entry in os.scandir(run / DATA) if entry.is_dir(follow_symlinks=False)]
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
     except OSError:
         return []
-    return sorted(below) if len(below) <= MOST_FOLDERS else []
 
 
 def _lists_in(folder: Path) -> list[Path]:

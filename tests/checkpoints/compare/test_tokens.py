@@ -192,21 +192,28 @@ def test_renamed_tokens_of_no_table(tmp_path: Path) -> None:
     assert not check_meanings(list(map(open_checkpoint, runs)), EVERYTHING)
 
 
-@pytest.mark.parametrize("file", [False, True])
-def test_lists_of_a_run(tmp_path: Path, file: bool) -> None:
-    """icefall keeps weights in `exp/` and tokens in `data/lang_char/` of a run: those of one run are another's."""
+@pytest.mark.parametrize(
+    ("weights", "tokens"),
+    [
+        ("exp/pretrained.pt", "data/lang_char/tokens.txt"),
+        ("exp", "data/lang_char/tokens.txt"),
+        ("checkpoint-500", "processor/vocab.json"),
+        ("final_model", "tokenizer/vocab.json"),
+    ],
+)
+def test_lists_of_a_run(tmp_path: Path, weights: str, tokens: str) -> None:
+    """Tokens in a folder of the run, beside that of the weights: those of one run are another's, or it is refused."""
     for name, words in (("a", WORDS), ("b", WORDS), ("c", WORDS[::-1])):
         run = tmp_path / name
-        (run / "exp").mkdir(parents=True)
-        (run / "data/lang_char").mkdir(parents=True)
-        torch.save({"model": {"emb.weight": torch.randn(len(words), 4)}}, run / "exp/pretrained.pt")
-        lines = (f"{word} {row}\n" for row, word in enumerate(words))
-        (run / "data/lang_char/tokens.txt").write_text("".join(lines))
-    one, same, other = (
-        open_checkpoint(tmp_path / name / ("exp/pretrained.pt" if file else "exp")) for name in ("a", "b", "c")
-    )
+        folder = run / weights.partition("/")[0]
+        folder.mkdir(parents=True)
+        (run / tokens).parent.mkdir(parents=True)
+        torch.save({"model": {"emb.weight": torch.randn(len(words), 4)}}, folder / "pretrained.pt")
+        lines = "".join(f"{word} {row}\n" for word, row in numbered(words).items())
+        (run / tokens).write_text(json.dumps(numbered(words)) if tokens.endswith("json") else lines)
+    one, same, other = (open_checkpoint(tmp_path / name / weights) for name in ("a", "b", "c"))
     assert check_meanings([one, same], EVERYTHING) == []
-    with pytest.raises(MixError, match=r"lang_char/tokens\.txt: the token 'w\d+' is number .* of 'emb.weight'"):
+    with pytest.raises(MixError, match=rf"{Path(tokens).name}: the token 'w\d+' is number .* of 'emb.weight'"):
         check_meanings([one, other], EVERYTHING)
 
 
