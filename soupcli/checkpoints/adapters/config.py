@@ -25,6 +25,8 @@ from soupcli.wording import HUB_ID
 
 CONFIG = "adapter_config.json"
 MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
+# Adapters of the inputs, or of several others: no weights of the base hold what they do.
+UNMERGED = re.compile(r".*(PROMPT|PREFIX)_TUNING|P_TUNING|ADAPTION_PROMPT|CPT|CARTRIDGE|XLORA|POLY")
 MAX_BYTES = 10_000_000
 MAX_PATTERN = 400  # characters: patterns are regular expressions, and come from the file
 MOST_PATTERNS = 5000
@@ -151,7 +153,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     if kind != "LORA":
         raise CheckpointError(
             f"{file.path}: a {kind} adapter, only LORA adapters are mixed",
-            hint=MERGE,
+            hint="leave it out: it cannot be merged into its base" if UNMERGED.fullmatch(str(kind)) else MERGE,
         )
     for name in UNMIXABLE:
         if values.get(name):

@@ -425,7 +425,7 @@ def test_refused_settings(make: Make, settings: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize("kind", ["IA3Config", "PromptTuningConfig", "VeraConfig"])
 def test_other_adapters(llama: Path, tmp_path: Path, kind: str) -> None:
-    """Only LoRA is W + s B A."""
+    """Only LoRA is W + s B A. The hint is to merge only what can be merged."""
     settings = (
         {"num_virtual_tokens": 2, "task_type": "CAUSAL_LM"} if "Prompt" in kind else {"target_modules": ["q_proj"]}
     )
@@ -434,8 +434,9 @@ def test_other_adapters(llama: Path, tmp_path: Path, kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peft.get_peft_model(base_of(llama), getattr(peft, kind)(**settings)).save_pretrained(tmp_path / "a")
-    with pytest.raises(CheckpointError, match=r"a \w+ adapter, only LORA adapters are mixed"):
+    with pytest.raises(CheckpointError, match=r"a \w+ adapter, only LORA adapters are mixed") as refused:
         open_checkpoint(tmp_path / "a")
+    assert ("merge_and_unload" in str(refused.value.hint)) == ("Prompt" not in kind)
 
 
 def test_broken_settings(make: Make) -> None:
