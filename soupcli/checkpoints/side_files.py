@@ -47,9 +47,11 @@ WEIGHTS = (
     *("*.safetensors", "*.safetensors.index*.json", "*.bin.index*.json", "pytorch_model*.bin", "*_model.bin"),
     *("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*.pt.tar", "*.distcp", "*.h5", "*.keras", "*.msgpack", "*.ot"),
     *("*.onnx", "*.onnx_data", "*.gguf", "*.ggml", "*.tflite", "*.pb", "*.mlmodel", "*.nemo", "*.npz", "*.engine"),
-    *("*.pdparams", "*.plan"),
+    *("*.pdparams", "*.plan", "openvino_*model.xml"),
 )
-ARRAYS = ("*.npz",)  # of WEIGHTS, that may be any numbers: named where they are left out, unless they are statistics
+# Of WEIGHTS, that may be any numbers: named where they are left out, unless they are statistics.
+ARRAYS = ("*.npz", "*.h5", "*.msgpack")
+OTHER_FORMS = ("tf_model*", "flax_model*", "model*", "*.weights.h5")  # of them, that are the network once more
 # Numbers that are carried on from one ingredient: statistics, heads and scalers of other libraries.
 NUMBERS = (".pkl", ".pickle", ".joblib", ".npy", ".sav")
 LISTS = (".pt", ".pth")  # of WEIGHTS, that may be lists of names: those of speakers, tokens, classes
@@ -219,7 +221,8 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _is_of_weights(name: str) -> bool:
-    return is_weights(name) and not (matches(name, ARRAYS) or _may_be_list(name))
+    numbers = matches(name, ARRAYS) and not matches(name, OTHER_FORMS)
+    return is_weights(name) and not numbers and not _may_be_list(name)
 
 
 def _may_be_list(name: str) -> bool:

@@ -258,3 +258,15 @@ def test_other_forms_of_the_weights(ingredient: Path) -> None:
     assert found.left_out[0].endswith(
         "a TorchScript archive, which is a program: it holds the weights of the ingredient"
     )
+
+
+def test_heads_in_other_formats(ingredient: Path) -> None:
+    """Numbers in formats that are not mixed are named, if they are not the network once more."""
+    for name in ("head.h5", "pooler.msgpack", "tf_model.h5", "flax_model.msgpack", "openvino_model.xml"):
+        (ingredient / name).write_bytes(b"<net/>")
+    beside = files_beside(ingredient)
+    assert [line for line in beside.left_out if line.endswith("numbers that are not mixed")] == [
+        "head.h5: numbers that are not mixed",
+        "pooler.msgpack: numbers that are not mixed",
+    ]
+    assert not [file for file in beside.files if file.name.endswith((".h5", ".msgpack", ".xml"))]

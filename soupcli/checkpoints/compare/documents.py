@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
+from soupcli.checkpoints.formats.class_lists import is_class_list
+from soupcli.checkpoints.formats.class_texts import rows_of_pbtxt, rows_of_text
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
 from soupcli.checkpoints.formats.python_settings import of_python
 from soupcli.checkpoints.formats.statistics_files import is_statistics

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from soupcli.checkpoints.compare.documents import OF_BYTES, OF_TEXT, OF_TORCH, YAML
-from soupcli.checkpoints.formats.class_lists import rows_of_text
+from soupcli.checkpoints.formats.class_texts import rows_of_text
 from soupcli.checkpoints.formats.numpy_names import plain
 from soupcli.checkpoints.formats.sentencepiece import TooManyPiecesError, pieces_of
 from soupcli.checkpoints.formats.torch_archives import read_object

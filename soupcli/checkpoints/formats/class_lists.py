@@ -1,7 +1,7 @@
 """Names of classes in the order of a head's rows, as files and the entries of checkpoints state them.
 
 named_rows({"meta": {"classes": ("cat", "dog")}})       # {"meta.classes": ["cat", "dog"]}
-rows_of_text("0: cat\\n1: dog\\n")                        # ["cat", "dog"]
+names_by_row({"1": "dog", "0": "cat"})                  # ["cat", "dog"]
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from soupcli.checkpoints.formats.class_words import (
     BEGIN_SETTINGS,
     BY_MERIT,
     EMBEDDED_LISTS,
-    HEADER,
     INPUTS,
     KEYS,
     LETTERS,
     LISTS,
     NO_CLASS,
-    NUMBERED,
+    OBJECT_NAME,
+    OBJECT_NUMBER,
     OTHERS,
     SETTING,
 )
@@ -30,7 +30,6 @@ from soupcli.checkpoints.formats.numpy_names import names_in
 from soupcli.checkpoints.formats.pickles.config_objects import opened, opened_items
 from soupcli.checkpoints.formats.python_settings import is_python, of_python
 from soupcli.files.json_text import parse_json
-from soupcli.late import late_pattern
 
 DEEPEST = 4  # levels that are searched: MONAI's network_data_format.outputs.pred.channel_def
 MOST = 100_000  # classes, and entries that are searched
@@ -44,12 +43,7 @@ FEWEST_LETTERS, LONGEST_JSON = 20, 1 << 25  # of JSON in a text, such as a whole
 ENDINGS = ("", "ckpt", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
 BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
-_NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
-_NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
-_MEASURED = late_pattern(r".*\S[\s:,;=>]+[+-]?(\d*\.\d+|\d+%|\d+/\d+)%?")  # `cat: 0.93`: what was measured of a class
-_FRACTION, _WHOLE = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?"), re.compile(r"\d+")
-_END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
-_WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
+WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 View = Callable[[Any], "Mapping[Any, Any] | None"]
 
 
@@ -137,6 +131,8 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
             value = opened_items(held)
             if isinstance(value, str) and _are_letters(str(key), value):
                 yield f"{prefix}{key}", str(key), list(value)
+            elif isinstance(value, str) and "," in value and LISTS.fullmatch(str(key)):
+                yield f"{prefix}{key}", str(key), [name.strip() for name in value.split(",")]
             if value is None or (isinstance(value, str | int | float) and not is_document(value)):
                 continue
             below = view_of(value)
@@ -224,91 +220,24 @@ def names_by_row(value: Any) -> list[str] | None:
             return None
         value = [rows[row] for row in range(len(rows))]
     elif isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):  # COCO's categories
-        first = _row(value[0].get("id", 0))
-        if first not in (0, 1) or any(_row(one.get("id", row)) != row for row, one in enumerate(value, first)):
-            return None
-        value = [entry.get("name") for entry in value]
+        value = _of_objects(value)
     names = [name[0] if (is_map and isinstance(name, list) and name) or _is_of_keras(name) else name for name in value]
     are_names = all(isinstance(name, str) for name in names) and sum(map(len, names)) <= MOST_CHARACTERS
     return names if are_names else None
 
 
+def _of_objects(entries: Sequence[Mapping[Any, Any]]) -> list[Any]:
+    """Return the names in objects, in the order of their numbers if they have any; [None] of other numbers."""
+    first = [key for key in entries[0] if isinstance(key, str)]
+    name, number = (next(filter(words.fullmatch, first), None) for words in (OBJECT_NAME, OBJECT_NUMBER))
+    rows = {_row(entry.get(number, row)): entry.get(name) for row, entry in enumerate(entries)}
+    begins = next((at for at in (0, 1) if rows.keys() == set(range(at, at + len(entries)))), None)
+    return [rows[at + begins] for at in range(len(rows))] if begins is not None else [None]
+
+
 def _is_of_keras(name: Any) -> bool:
     """Whether it is a class of Keras's list of ImageNet: `["n01440764", "tench"]`."""
-    return isinstance(name, list) and len(name) == 2 and isinstance(name[0], str) and bool(_WNID.fullmatch(name[0]))
-
-
-def rows_of_text(text: str) -> list[str] | None:
-    """Return the names of a list with one class a line, or all in one line, with or without numbers, or of a table."""
-    if text.count("\n") > MOST or text.count(",") > MOST * 10:
-        return None
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    lines = lines[: next((at for at, line in enumerate(lines) if _END.fullmatch(line)), len(lines))]
-    if len(lines) == 1:
-        lines = [name.strip() for name in lines[0].split(",")]
-    if len(lines) > MOST or max(map(len, lines), default=0) > LONGEST:
-        return None
-    table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
-    return _of_lines(lines) if table is None else table or None
-
-
-def _of_lines(lines: Sequence[str]) -> list[str] | None:
-    """Return the names in lines, by their numbers if they have any; None of lines that end with what was measured."""
-    wnids = [_WNID.fullmatch(line) for line in lines if _WNID.fullmatch(lines[0])]
-    if wnids and all(wnids):
-        return names_by_row([match[1] for match in wnids if match is not None])
-    for form, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
-        for numbered in (lines, lines[1:]):  # a table has a header
-            if not numbered or form.fullmatch(numbered[0]) is None:
-                continue
-            found = [form.fullmatch(line) for line in numbered]
-            pairs = {int(match[number]): match[name].strip() for match in found if match is not None}
-            if pairs.keys() == set(range(len(found))) and len(set(pairs.values())) == len(found):
-                return names_by_row(pairs)
-    if all(map(_MEASURED.fullmatch, lines[1:] or lines)):
-        return None
-    return names_by_row(lines[1:] if HEADER.fullmatch(lines[0]) else lines)
-
-
-def _table(lines: Sequence[str], mark: str) -> list[str] | None:
-    """Return the names in a table with a header: by the first column of numbers from 0 on, else from top to bottom.
-
-    It is empty of a table without such numbers whose other numbers were measured or counted: its order says nothing.
-    """
-    if not lines or mark not in lines[0]:
-        return None
-    rows = [[cell.strip().strip('"') for cell in line.split(mark)] for line in lines]
-    if len(rows) < 3 or any(len(row) != len(rows[0]) for row in rows):
-        return None
-    header, columns = rows[0], [list(column) for column in zip(*rows[1:], strict=True)]
-    names = next((column for title, column in zip(header, columns, strict=True) if HEADER.fullmatch(title)), None)
-    if names is None or len(set(names)) < len(names):
-        return None
-    every = {str(row) for row in range(len(names))}
-    numbers = next((column for column in columns if set(column) == every), None)
-    if numbers is None and any(map(_is_measured, header, columns)):
-        return []
-    return names_by_row(names if numbers is None else dict(zip(numbers, names, strict=True)))
-
-
-def _is_measured(title: str, column: Sequence[str]) -> bool:
-    """Whether a column holds fractions, or whole numbers that its title does not call those of classes."""
-    whole = all(map(_WHOLE.fullmatch, column)) and NUMBERED.fullmatch(title) is None
-    return whole or all(map(_FRACTION.fullmatch, column))
-
-
-ITEM_ID = re.compile(r"\bid\s*:\s*(\d{1,9})")
-ITEM_NAME = re.compile(r"""\b(?:display_)?name\s*:\s*(?:"([^"]*)"|'([^']*)')""")
-
-
-def rows_of_pbtxt(text: str) -> list[str] | None:
-    """Return the names of TensorFlow's label map, whose numbers begin with 1."""
-    if text.count("{") > MOST:
-        return None
-    items = re.findall(rf"\{{([^{{}}]{{0,{LONGEST}}})\}}", text)
-    numbers, names = [ITEM_ID.search(item) for item in items], [ITEM_NAME.search(item) for item in items]
-    found = {int(number[1]): name[1] or name[2] for number, name in zip(numbers, names, strict=True) if number and name}
-    return names_in_order([found[number] for number in sorted(found)])
+    return isinstance(name, list) and len(name) == 2 and isinstance(name[0], str) and bool(WNID.fullmatch(name[0]))
 
 
 def is_class_list(name: str) -> bool:

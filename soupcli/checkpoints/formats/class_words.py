@@ -20,11 +20,13 @@ _LISTS = rf"""
     {_MAPS} | preds_mapper | channel_def
     | categor(y|ies) | synsets?([_-]?(words|mapping))? | species | tags | intents | target_?names
     | (label|class|category|intent|tag)(es|s)?
-      ([_-]?(names|map|mapping|list|dict|index|indices|order|(encoder|encoding)([_-]?classes)?))?
+      ([_-]?(names|map|mapping|list|dict|ind|index|indices|order|(encoder|encoding)([_-]?classes)?))?
 """
 KEYS = late_pattern(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
 LISTS = late_pattern(rf"names | ([\w-]+[_-])?({_LISTS})", WORDS)
 HEADER = late_pattern(rf"{_NAME}|{_NAMES}", re.IGNORECASE)  # of a table's column of names
+OBJECT_NUMBER = late_pattern(rf"({_NAME}[_-]?)?({_NUMBER}|number)", re.IGNORECASE)  # of one class in a list of objects
+OBJECT_NAME = late_pattern(rf"((display|{_NAME})_?)?name|{_NAME}|title", re.IGNORECASE)
 NUMBERED = late_pattern(rf"({_NAME}|row|no|number)?[ _-]?({_NUMBER}|no|number|code|value)?", re.IGNORECASE)
 PLACEHOLDER = late_pattern(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
 BY_MERIT = late_pattern(

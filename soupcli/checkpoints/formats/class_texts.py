@@ -1,0 +1,111 @@
+"""Lists of classes in texts: lines with or without numbers, tables, literals of Python, label maps of TensorFlow.
+
+rows_of_text("0 cat\\n1 dog\\n")                         # ["cat", "dog"]
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+
+from soupcli.checkpoints.formats.class_lists import LONGEST, MOST, WNID, names_by_row, names_in_order
+from soupcli.checkpoints.formats.class_words import HEADER, NUMBERED
+from soupcli.late import late_pattern
+
+LONGEST_LITERAL = 1 << 18  # characters
+_NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
+_NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
+_MEASURED = late_pattern(r".*\S[\s:,;=>]+[+-]?(\d*\.\d+|\d+%|\d+/\d+)%?")  # `cat: 0.93`: what was measured of a class
+_FRACTION, _WHOLE = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?"), re.compile(r"\d+")
+_END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
+
+
+def rows_of_text(text: str) -> list[str] | None:
+    """Return the names of a list with one class a line, or all in one line, with or without numbers, or of a table."""
+    if text.count("\n") > MOST or text.count(",") > MOST * 10:
+        return None
+    literal = _of_literal(text.strip()) if len(text) < LONGEST_LITERAL else None
+    if literal is not None:
+        return literal
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = lines[: next((at for at, line in enumerate(lines) if _END.fullmatch(line)), len(lines))]
+    if len(lines) == 1:
+        lines = [name.strip() for name in lines[0].split(",")]
+    if len(lines) > MOST or max(map(len, lines), default=0) > LONGEST:
+        return None
+    table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
+    return _of_lines(lines) if table is None else table or None
+
+
+def _of_literal(text: str) -> list[str] | None:
+    """Return the names in a list or map as Python prints it: `{0: 'tench, Tinca tinca', 1: 'goldfish'}`."""
+    if text[:1] + text[-1:] not in ("{}", "[]"):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unknown escapes
+            return names_in_order(ast.literal_eval(text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+
+
+def _of_lines(lines: Sequence[str]) -> list[str] | None:
+    """Return the names in lines, by their numbers if they have any; None of lines that end with what was measured."""
+    wnids = [WNID.fullmatch(line) for line in lines if WNID.fullmatch(lines[0])]
+    if wnids and all(wnids):
+        return names_by_row([match[1] for match in wnids if match is not None])
+    for form, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
+        for numbered in (lines, lines[1:]):  # a table has a header
+            if not numbered or form.fullmatch(numbered[0]) is None:
+                continue
+            found = [form.fullmatch(line) for line in numbered]
+            pairs = {int(match[number]): match[name].strip() for match in found if match is not None}
+            from_one = numbered is lines and pairs.keys() == set(range(1, len(found) + 1))
+            if (from_one or pairs.keys() == set(range(len(found)))) and len(set(pairs.values())) == len(found):
+                return names_by_row([pairs[row] for row in sorted(pairs)])
+    if all(map(_MEASURED.fullmatch, lines[1:] or lines)):
+        return None
+    return names_by_row(lines[1:] if HEADER.fullmatch(lines[0]) else lines)
+
+
+def _table(lines: Sequence[str], mark: str) -> list[str] | None:
+    """Return the names in a table with a header: by the first column of numbers from 0 on, else from top to bottom.
+
+    It is empty of a table without such numbers whose other numbers were measured or counted: its order says nothing.
+    """
+    if not lines or mark not in lines[0]:
+        return None
+    rows = [[cell.strip().strip('"') for cell in line.split(mark)] for line in lines]
+    if len(rows) < 3 or any(len(row) != len(rows[0]) for row in rows):
+        return None
+    header, columns = rows[0], [list(column) for column in zip(*rows[1:], strict=True)]
+    names = next((column for title, column in zip(header, columns, strict=True) if HEADER.fullmatch(title)), None)
+    if names is None or len(set(names)) < len(names):
+        return None
+    every = {str(row) for row in range(len(names))}
+    numbers = next((column for column in columns if set(column) == every), None)
+    if numbers is None and any(map(_is_measured, header, columns)):
+        return []
+    return names_by_row(names if numbers is None else dict(zip(numbers, names, strict=True)))
+
+
+def _is_measured(title: str, column: Sequence[str]) -> bool:
+    """Whether a column holds fractions, or whole numbers that its title does not call those of classes."""
+    whole = all(map(_WHOLE.fullmatch, column)) and NUMBERED.fullmatch(title) is None
+    return whole or all(map(_FRACTION.fullmatch, column))
+
+
+ITEM_ID = re.compile(r"\bid\s*:\s*(\d{1,9})")
+ITEM_NAME = re.compile(r"""\b(?:display_)?name\s*:\s*(?:"([^"]*)"|'([^']*)')""")
+
+
+def rows_of_pbtxt(text: str) -> list[str] | None:
+    """Return the names of TensorFlow's label map, whose numbers begin with 1."""
+    if text.count("{") > MOST:
+        return None
+    items = re.findall(rf"\{{([^{{}}]{{0,{LONGEST}}})\}}", text)
+    numbers, names = [ITEM_ID.search(item) for item in items], [ITEM_NAME.search(item) for item in items]
+    found = {int(number[1]): name[1] or name[2] for number, name in zip(numbers, names, strict=True) if number and name}
+    return names_in_order([found[number] for number in sorted(found)])

@@ -1,0 +1,46 @@
+"""Lists of classes in texts, in the forms in which people keep them."""
+
+import pytest
+
+from soupcli.checkpoints.formats.class_lists import named_rows
+from soupcli.checkpoints.formats.class_texts import rows_of_text
+
+NAMES = ["dog", "cat", "ant", "bee"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 dog\n2 cat\n3 ant\n4 bee\n",
+        "0 dog\n1 cat\n2 ant\n3 bee\n",
+        "{0: 'dog',\n 1: 'cat',\n 2: 'ant',\n 3: 'bee'}",
+        "['dog', 'cat', 'ant', 'bee']\n",
+        "{'bee': 3, 'ant': 2, 'cat': 1, 'dog': 0}",
+    ],
+    ids=["from 1", "from 0", "a dict of Python", "a list of Python", "a dict from names"],
+)
+def test_numbers_and_literals(text: str) -> None:
+    """The numbers give the order, from 0 or from 1 (UCF101's classInd.txt); a literal of Python is read as such."""
+    assert rows_of_text(text) == NAMES
+
+
+def test_vocabularies_are_no_literals() -> None:
+    """Tokens in brackets at both ends of a text are lines, and a number that one line lacks drops no line."""
+    assert rows_of_text("[PAD]\na\n[MASK]\n") == ["[PAD]", "a", "[MASK]"]
+    assert rows_of_text("background\n1 dog\n2 cat\n") == ["background", "1 dog", "2 cat"]
+
+
+@pytest.mark.parametrize(("number", "name"), [("id", "name"), ("index", "label"), ("class_id", "class_name")])
+@pytest.mark.parametrize("first", [0, 1])
+def test_objects_in_any_order(number: str, name: str, first: int) -> None:
+    """Of objects with a number and a name the numbers count, not the order in the file."""
+    objects = [{name: each, number: row} for row, each in enumerate(NAMES, first)]
+    assert named_rows({"classes": objects[::-1]}) == {"classes": NAMES}
+    gaps = [{**each, number: 10 * row} for row, each in enumerate(objects)]
+    assert not named_rows({"classes": gaps})
+
+
+def test_names_between_commas() -> None:
+    """A text under the key of a list is one, as arguments of a command line are kept."""
+    assert named_rows({"args": {"labels": "dog, cat,ant,bee"}}) == {"args.labels": NAMES}
+    assert not named_rows({"args": {"comment": "dog, cat"}})
