@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 SCHEDULER = "scheduler_config.json"  # of diffusers: what a network was trained to predict, of how much noise
+COLBERT = "artifact.metadata"  # of Stanford's ColBERT: all of its settings
 # Settings of libraries, and their lists of a network's parts: sentence-transformers, diffusers, GLiNER, ...
-CONFIGURATIONS = ("*_config.json", "config_*.json", "modules.json", "model_index.json")
+CONFIGURATIONS = ("*_config.json", "config_*.json", "modules.json", "model_index.json", COLBERT)
 # Settings of one run; those of adapters are compared by what they mean.
 OF_RUNS = (
     "adapter_config.json",

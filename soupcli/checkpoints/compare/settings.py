@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.compare.class_files import files_of
-from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
+from soupcli.checkpoints.compare.compared_files import COLBERT, SCHEDULER, compared_files
 from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.setting_words import kind_of
@@ -71,8 +71,13 @@ FILES_OF_NETWORKS = (
 )
 # Keys of networks that look like those of training: the class of diffusers, the similarity of sentence-transformers.
 KEYS_OF_NETWORKS = ("_class_name", "similarity_fn_name")
-# In a scheduler's file: what the network was trained to predict of what.
-KEYS_OF_NOISE = ("prediction_type", "beta_*", "num_train_timesteps", "rescale_betas_zero_snr")
+# Files with many other settings -> those of the network: what it was trained to predict of what, of diffusers; how
+# texts are compared, of ColBERT.
+KEYS_OF_FILES = {
+    SCHEDULER: ("prediction_type", "beta_*", "num_train_timesteps", "rescale_betas_zero_snr"),
+    COLBERT: ("similarity", "*_maxlen", "*_token", "*_token_id", "mask_punctuation", "attend_to_*", "interaction"),
+}
+MODULES = "modules.json"  # without it a folder is no sentence-transformer: it is pooled otherwise
 KEYS_OF_TRAINING = (
     *("*dropout*", "*drop_*", "*_drop", "*_pdrop", "*dropped*", "init*", "*_init*", "*_loss*", "*loss_*", "layerdrop"),
     *("gradient_checkpointing", "output_*", "return_dict", "problem_type", "finetuning_task", "mask_*", "*_mask_*"),
@@ -83,6 +88,7 @@ KEYS_OF_TRAINING = (
     *("device", "repo_id", "private", "push_to_hub", "use_amp", "use_peft", "optimizer_*", "scheduler_*", "kl_weight"),
     *("pretrained_cfg.*", "task_specific_params.*", "torchscript", "license", "tags", "url", "*hub_id", "*_name"),
 )
+OF_JSON = (".json", ".metadata")
 ABSENT, PRESENT = "missing", "present"
 IN_FILE = "in the file"  # of the weights
 
@@ -110,8 +116,8 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
             for settings, present in zip(known, files, strict=True)
         )
         if len(set(values)) > 1:
-            # A missing key has the library's own value; a network without its code has none.
-            of_network = file.endswith(".py") or (ABSENT not in values and _of_network(file, name))
+            # A missing key has the library's own value; a network without its code or its modules has none.
+            of_network = file.endswith(".py") or key == MODULES or (ABSENT not in values and _of_network(file, name))
             of_inputs = _of_inputs(file, name) or (ABSENT not in values and _of_texts(file, name))
             found[Setting(key, values, of_inputs, of_network)] = None
     return [*found, *_of_trainings(checkpoints)]
@@ -169,8 +175,8 @@ def _of_texts(file: str, name: str) -> bool:
 
 def _of_network(file: str, name: str) -> bool:
     stem = file.rpartition("/")[2]
-    if stem == SCHEDULER:
-        return matches(name, KEYS_OF_NOISE)
+    if stem in KEYS_OF_FILES:
+        return matches(name, KEYS_OF_FILES[stem])
     if not name or not matches(stem, FILES_OF_NETWORKS) or _of_inputs(file, name):
         return False
     return name in KEYS_OF_NETWORKS or not any(matches(part, KEYS_OF_TRAINING) for part in (name, _last(name)))
@@ -183,7 +189,7 @@ def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
         except OSError as cause:
             yield f"{label}: content", f"{cause.strerror} ({file.stat().st_size} bytes)"
             continue
-        settings = _of_json(content) if file.suffix == ".json" and len(content) <= MAX_BYTES else None
+        settings = _of_json(content) if file.suffix in OF_JSON and len(content) <= MAX_BYTES else None
         if settings is None:
             yield f"{label}: content", f"sha256:{_hash(content)}"
         else:

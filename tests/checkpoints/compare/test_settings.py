@@ -78,6 +78,8 @@ def settings(folder: Path, *variants: Files, weights: str = "model.safetensors")
         ("generation_config.json", {"eos_token_id": 2}, {"eos_token_id": [2, 3]}, "eos_token_id", "input"),
         ("generation_config.json", {"a": 1, "eos_token_id": 2}, {"a": 1}, "eos_token_id", ""),
         ("generation_config.json", {"temperature": 0.6}, {"temperature": 1.0}, "temperature", ""),
+        ("artifact.metadata", {"similarity": "cosine"}, {"similarity": "l2"}, "similarity", "network"),
+        ("artifact.metadata", {"maxsteps": 1}, {"maxsteps": 2}, "maxsteps", ""),
         ("run_config.json", {"note": 1}, {"note": 2}, "note", ""),
         ("config.json", POLICY, POLICY | {"input_features": CAMERAS}, "input_features", "input"),
         ("config.json", POLICY, POLICY | {"normalization_mapping": {"STATE": "MIN_MAX"}}, "normalization", "input"),
@@ -89,6 +91,13 @@ def test_settings_of_libraries(tmp_path: Path, file: str, one: Any, other: Any, 
     (found,) = settings(tmp_path, always | {file: one}, always | {file: other})
     assert found.key.startswith(f"{file}: {key}")
     assert (found.of_inputs, found.of_network) == (what == "input", what == "network")
+
+
+def test_a_network_without_modules(tmp_path: Path) -> None:
+    """A folder that lost modules.json is pooled otherwise, by default: it is another network."""
+    one: Files = {"config.json": BERT, "modules.json": MODULES}
+    [found] = settings(tmp_path, one, {"config.json": BERT})
+    assert found == Setting("modules.json", ("present", "missing"), of_inputs=False, of_network=True)
 
 
 def test_pipelines(tmp_path: Path) -> None:
