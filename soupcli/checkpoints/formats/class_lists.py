@@ -183,7 +183,8 @@ def entries_of_json(text: bytes | str) -> Mapping[Any, Any] | None:
 
 def _are_letters(key: str, value: str) -> bool:
     """Whether a text is a vocabulary, each of its letters a token."""
-    return LETTERS.fullmatch(key) is not None and FEW <= len(value) == len(set(value)) <= MOST
+    named = LETTERS.fullmatch(key) is not None or key == "labels"  # of deepspeech.pytorch
+    return named and FEW <= len(value) == len(set(value)) <= MOST
 
 
 def names_in_order(value: Any, *, least: int = FEW) -> list[str] | None:

@@ -36,7 +36,7 @@ INPUTS = late_pattern(
     | (ref|min)_level_db | max_wav_value | spec_gain
     | features?_?(type|extractor)
     | (seq(uence)?|context|input|pred(iction)?|history|clip|chunk)_?(len(gth)?|steps) | look_?back | horizon
-    | (n|num)_?frames | (do_)?lower_?case | voxel_?size | point_cloud_range
+    | (n|num)_?(obs|action)_steps | (n|num)_?frames | (do_)?lower_?case | voxel_?size | point_cloud_range
     """,
     WORDS,
 )

@@ -175,6 +175,15 @@ def test_lists_in_a_list(tmp_path: Path) -> None:
     assert other_lists({"labels": [["no", "yes"], ["off", "on"]]}).keys() == {"labels.0", "labels.1"}
 
 
+def test_letters_in_a_text(tmp_path: Path) -> None:
+    """deepspeech.pytorch's `labels` is a text, of which each letter is an output. A word is no list of letters."""
+    shapes = {"body.weight": (8, 8), "fc.weight": (5, 8)}
+    one, other = (run(tmp_path / f"{letters}.pt", shapes, labels=letters) for letters in ("_'abc", "_'bac"))
+    with pytest.raises(MixError, match=r"b, a, c.* a, b, c: rows of 'fc\.weight' stand for other"):
+        check_meanings([one, other], EVERYTHING)
+    assert named_rows({"labels": "letters"}) == {}
+
+
 def test_layers_that_may_be_heads(tmp_path: Path) -> None:
     """A hidden layer as wide as the classes is no head if the user excludes another one; that is said."""
     shapes = {"body.weight": (3, 3), "top.weight": (3, 3)}
