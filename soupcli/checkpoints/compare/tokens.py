@@ -17,6 +17,7 @@ from soupcli.checkpoints.compare.class_files import folders_of
 from soupcli.checkpoints.compare.compared_files import compared_files
 from soupcli.checkpoints.compare.documents import OF_TORCH
 from soupcli.checkpoints.compare.token_lists import (
+    ADDED,
     ALIKE,
     BELOW,
     FAMILIES,
@@ -72,7 +73,8 @@ def check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) 
     for one, two in _pairs(first, other):
         try:
             if not same_bytes(one[0], two[0]):
-                _check_numbers(first, selection, (str(one[0]), _tokens(*one)), (str(two[0]), _tokens(*two)))
+                lists = (str(one[0]), _tokens(*one)), (str(two[0]), _tokens(*two))
+                _check_numbers(first, selection, *lists, added=one[1] in ADDED[1:])
         except _TooLarge as cause:
             notes.append(f"{cause}: tokens of {first.path} and {other.path} are not compared")
     for place, names in first.origin.lists.items():
@@ -202,11 +204,16 @@ def _check_numbers(
     selection: TensorFilter,
     of_first: tuple[str, Mapping[str, int]],
     of_other: tuple[str, Mapping[str, int]],
+    *,
+    added: bool = False,
 ) -> None:
-    """Raise MixError if a token that both list has two numbers, or a number two tokens, and a table has such rows."""
+    """Raise MixError if a token that both list has two numbers, or a number two tokens, and a table has such rows.
+
+    Lists of `added` tokens extend a vocabulary that other files give.
+    """
     (one, ids), (two, others) = of_first, of_other
     token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
-    renamed = _renamed(ids, others) if token is None else None
+    renamed = _renamed(ids, others, added=added) if token is None else None
     if token is None and renamed is None:
         return
     rows = max([*ids.values(), *others.values()], default=0) + 1
@@ -243,13 +250,13 @@ def _table(first: Checkpoint, selection: TensorFilter, rows: int, *, exact: bool
     return min(fitting, key=lambda name: (len(shapes[name]) != 2, shapes[name][0]), default=None)
 
 
-def _renamed(ids: Mapping[str, int], others: Mapping[str, int]) -> tuple[int, str, str] | None:
+def _renamed(ids: Mapping[str, int], others: Mapping[str, int], *, added: bool) -> tuple[int, str, str] | None:
     """Return the first number of two tokens, and both; None if all of its names are alike or stand for no token yet."""
     names: dict[int, list[str]] = {}
     for token, row in others.items():
         names.setdefault(row, []).append(token)
     same = {row for token, row in ids.items() if others.get(token) == row}
-    if len(same) * 2 < min(len(ids), len(others)):  # not one vocabulary that was extended twice
+    if not added and len(same) * 2 < min(len(ids), len(others)):  # not one vocabulary that was extended twice
         return None
     for token, row in ids.items():
         if row in same or row not in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,6 +185,22 @@ def test_two_tokens_of_one_number(tmp_path: Path, one: str, other: str, *, refus
     assert not check_meanings(checkpoints, TensorFilter(exclude=("emb.weight",)))
     (tmp_path / "b/vocab.json").write_text((tmp_path / "a/vocab.json").read_text())  # the hint's first way out
     assert not check_meanings(list(map(open_checkpoint, runs)), EVERYTHING)
+
+
+@pytest.mark.parametrize("file", ["added_tokens.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(("other", "refused"), [("<y>", True), ("<x>", False), ("<X>", False), ("<unused1>", False)])
+def test_tokens_added_to_one_vocabulary(tmp_path: Path, file: str, other: str, *, refused: bool) -> None:
+    """Two trainings that each added a token of their own gave one row to both, in a list of these alone."""
+    runs = []
+    for name, token in (("a", "<x>"), ("b", other)):
+        (tmp_path / name).mkdir()
+        save_file({"emb.weight": torch.zeros(12, 2)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "vocab.txt").write_text("\n".join(WORDS[:11]))
+        decoder = {"added_tokens_decoder": {"11": {"content": token}}}
+        (tmp_path / name / file).write_text(json.dumps({token: 11} if file.startswith("added") else decoder))
+        runs.append(open_checkpoint(tmp_path / name))
+    with pytest.raises(MixError, match="number 11 is the token '<y>'") if refused else nullcontext():
+        check_meanings(runs, EVERYTHING)
 
 
 def test_renamed_tokens_of_no_table(tmp_path: Path) -> None:
