@@ -40,11 +40,14 @@ def place_of(descriptor: int) -> str | None:
 
 
 def state_of(path: str) -> str:
-    """Return the size, time and identity of a regular file as one word; "" if there is none."""
+    """Return the size, times and identity of a regular file as one word; "" if there is none.
+
+    The time of modification can be put back after a change, the time of change cannot.
+    """
     with contextlib.suppress(OSError, ValueError):
         found = os.stat(path)  # noqa: PTH116
         if stat.S_ISREG(found.st_mode):
-            return f"{found.st_size}-{found.st_mtime_ns}-{found.st_dev}-{found.st_ino}"
+            return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_dev}-{found.st_ino}"
     return ""
 
 
