@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from soupcli.files.json_store import Inputs
 
-SCHEMA = "soup-score/5"
+SCHEMA = "soup-score/6"
 FIT_SCHEMA = "soup-fit/4"
 SEARCH_SCHEMA = "soup-coefficient-search/1"
 # What content raises that is no score.
@@ -88,8 +88,10 @@ def _to_json(score: Score) -> dict[str, Any]:
         "selecting": score.selecting,
         "higher_is_better": score.higher_is_better,
         "examples": score.examples,
-        "metrics": {name: [_text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()},
-        "outcomes": {name: packed(outcome) for name, outcome in score.outcomes.items()},
+        "metrics": [
+            [name, _text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()
+        ],  # in their order
+        "outcomes": [[name, *packed(outcome)] for name, outcome in score.outcomes.items()],
         "difficulty": None if score.difficulty is None else packed(score.difficulty),
         "unseen": list(score.unseen),
         "stopped": score.stopped and [score.stopped.seen, score.stopped.total, _text(score.stopped.bound)],
@@ -98,11 +100,11 @@ def _to_json(score: Score) -> dict[str, Any]:
 
 def _from_json(content: dict[str, Any]) -> Score:
     """Read a score. Raises one of NO_SCORE for anything that `_to_json` does not write."""
-    kept = [*content["outcomes"].values(), *filter(None, [content["difficulty"]])]
+    kept = [*(packed_ for _, *packed_ in content["outcomes"]), *filter(None, [content["difficulty"]])]
     if sum(size_of(*one) for one in kept) > LARGEST:
         raise ValueError("its tensors would fill the memory")
-    metrics = {_word(name): _value(*parts) for name, parts in content["metrics"].items()}
-    outcomes = Outcomes({_word(name): Packed.of(*kept) for name, kept in content["outcomes"].items()})
+    metrics = {_word(name): _value(*parts) for name, *parts in content["metrics"]}
+    outcomes = Outcomes({_word(name): Packed.of(*kept) for name, *kept in content["outcomes"]})
     stopped = None
     if content["stopped"] is not None:
         seen, total, bound = content["stopped"]

@@ -1,6 +1,6 @@
 """JSON documents kept between runs, one for each key. Their reader trusts nothing that it reads.
 
-    store = JsonStore(cache_folder() / "scores", "soup-score/5")
+    store = JsonStore(cache_folder() / "scores", "soup-score/6")
     store.put(key, content)                        # whole or not at all
     store.get(key)                                 # the content, or None
 
