@@ -85,10 +85,11 @@ def most_of(file: Path) -> int:
 MLMODEL = "MLmodel"
 YAML, PYTHON = (".yaml", ".yml"), ".py"
 TIMES = {".yaml": 5, ".yml": 5, PYTHON: 8}  # as long as JSON takes
-LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
+LINES = (".txt", ".jsonl", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
 OF_TORCH = (".pt", ".pth")
 OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".json": parse_json,
+    ".jsonl": lambda content: [parse_json(line) for line in content.split("\n") if line.strip()],
     ".yaml": of_yaml,
     ".yml": of_yaml,
     ".toml": of_toml,

@@ -40,7 +40,23 @@ LONGEST = 4096  # characters of a line
 MOST_CHARACTERS = 4_000_000  # of all names of a list
 FEWEST_LETTERS, LONGEST_JSON = 20, 1 << 25  # of JSON in a text, such as a whole tokenizer
 # Speechbrain's lists of classes are texts that end in .ckpt.
-ENDINGS = ("", "ckpt", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
+ENDINGS = (
+    "",
+    "ckpt",
+    "dat",
+    "json",
+    "jsonl",
+    "yaml",
+    "yml",
+    "toml",
+    "txt",
+    "names",
+    "csv",
+    "tsv",
+    "lst",
+    "list",
+    "pbtxt",
+)
 BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
 WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts

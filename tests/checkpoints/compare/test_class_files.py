@@ -142,7 +142,9 @@ def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(other_orders(one, two))
 
 
-@pytest.mark.parametrize("name", ["labels.txt", "data.yaml", "label_map.pbtxt", "map.pbtxt", "config.json"])
+@pytest.mark.parametrize(
+    "name", ["labels.txt", "data.yaml", "label_map.pbtxt", "map.pbtxt", "config.json", "classes.jsonl", "labels.jsonl"]
+)
 def test_too_many_entries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A file with more entries than are compared is named, whatever its form; a smaller one is compared."""
     folders = [saved(tmp_path / str(at), rows=3) for at in range(2)]
@@ -161,6 +163,10 @@ def written_as(name: str, names: list[str]) -> str:
         return json.dumps({"id2label": dict(enumerate(names))})
     if name.endswith("yaml"):
         return "names:\n" + "".join(f"- {one}\n" for one in names)
+    if name == "classes.jsonl":
+        return "".join(f"{json.dumps(one)}\n" for one in names)
+    if name == "labels.jsonl":
+        return "".join(f"{json.dumps({'id': row, 'name': one})}\n" for row, one in enumerate(names))
     if name.endswith("pbtxt"):
         return "".join(f'item {{\n id: {row}\n name: "{one}"\n}}\n' for row, one in enumerate(names, 1))
     return "\n".join(names) + "\n"
