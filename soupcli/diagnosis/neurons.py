@@ -32,7 +32,7 @@ ACROSS = 30.0  # degrees between layers that may be reordered
 
 def reordered_matrix(one: Checkpoint, other: Checkpoint, names: Sequence[str]) -> str | None:
     """Return the first of these matrices whose rows are mostly in other places in the other network, or None."""
-    fitting = [name for name in names if _fits(one, name)]
+    fitting = [name for name in names if _fits(one, name) and _shape(other, name) == _shape(one, name)]
     return next((name for name in fitting[:MATRICES] if _is_reordered(one, other, name)), None)
 
 
@@ -71,12 +71,19 @@ def rows_beyond(base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | 
     has one of its `k + 1` places by chance, and is beyond the others in 2 of them.
     """
     beyond_r: list[bool] = []
-    for name in [name for name in base.tensors if _fits(base, name)][:MANY]:
+    shared = [name for name in base.tensors if all(_shape(one, name) == _shape(base, name) for one in checkpoints)]
+    for name in [name for name in shared if _fits(base, name)][:MANY]:
         length_r, *others = (_lengths(_rows(one, name)) for one in (base, *checkpoints))
         xp = library_of(length_r)
         lengths_kr = xp.stack(others)
         beyond_r += ((length_r < xp.amin(lengths_kr, axis=0)) | (length_r > xp.amax(lengths_kr, axis=0))).tolist()
     return sum(beyond_r) / len(beyond_r) if beyond_r else None
+
+
+def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...] | None:
+    """Return a tensor's shape; None if there is none, as in an adapter of another base."""
+    spec = checkpoint.tensors.get(name)
+    return spec.shape if spec is not None else None
 
 
 def _fits(checkpoint: Checkpoint, name: str) -> bool:
