@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import io
 import os
 import sys
 import threading
@@ -32,6 +31,7 @@ from soupcli.cli.parsing import DONE, USER_ERROR, Command, UsageProblem, add_com
 from soupcli.errors import UsageError
 from soupcli.late import Searches
 from soupcli.output import console
+from soupcli.output.streams import open_streams
 
 COMMANDS = (
     Command(
@@ -259,10 +259,7 @@ def app_of(*rows: Command) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script and of `python -m soupcli`."""
-    _open_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # paths go through as they are, and no letter is an error
-        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
+    open_streams()
     # Threads of torch that wait sleep: awake, they take the cores of those that read and mix, and of other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     Searches.skip_imports = True
@@ -284,18 +281,6 @@ def _leave_at_once(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
-
-
-def _open_streams() -> None:
-    """Open stdin, stdout and stderr if the caller closed them. Otherwise a file gets their numbers, and our output."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def run(words: list[str]) -> int:

@@ -21,6 +21,7 @@ from soupcli.cli.variables import unread
 from soupcli.errors import CheckpointErrors, RecipeError, SoupError, UsageError
 from soupcli.late import importing
 from soupcli.output import console
+from soupcli.output.streams import keep_stdout
 from soupcli.wording import suggestion
 
 
@@ -157,6 +158,7 @@ def add_command(app: typer.Typer, row: Command) -> None:
         environment = frozenset(
             key for key, source in sources.items() if source is not None and source.name == "ENVIRONMENT"
         )
+        keep_stdout()
         code = guarded(lambda: _function(row)(options, Invocation(row, environment)))
         if code:
             raise typer.Exit(code)

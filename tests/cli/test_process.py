@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from soupcli.cli import app
 from tests.conftest import Ran
@@ -67,6 +69,24 @@ def test_nobody_reads(ranked: Path, words: list[str]) -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 0
+
+
+def test_stdout_is_the_result_alone(tmp_path: Path) -> None:
+    """What native code and processes that a user's function starts write to stdout goes to stderr."""
+    for number in range(2):
+        (tmp_path / f"runs/{number}").mkdir(parents=True)
+        save_file({"weight": torch.eye(2) + number, "bias": torch.zeros(2)}, tmp_path / f"runs/{number}/m.safetensors")
+    (tmp_path / "net.py").write_text(
+        "import os, subprocess\nfrom torch import nn\n\ndef build():\n    return nn.Linear(2, 2)\n\n"
+        "def measured(model, device):\n    os.write(1, b'native\\n')\n    subprocess.run(['echo', 'process'])\n"
+        "    return {'accuracy': 0.5}\n"
+    )
+    (tmp_path / "soup.yaml").write_text("model: {python: net.py:build}\nval: {val: {python: net.py:measured}}\n")
+    words = [*SOUP, "rank", "--ckpts", "runs/*/", "--val", "val", "--json"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads(ran.stdout)["ingredients"]) == 2
+    assert ran.stderr.count("native") == ran.stderr.count("process") == 2
 
 
 GATED = ["eval", "--ckpts", "soup", "--val", "val", "--set", "gates.val=>= 100%"]
