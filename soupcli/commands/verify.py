@@ -140,7 +140,6 @@ def _members(
     """Check that each member that is still there has the reported hash."""
     known = report.hashes
     commits = report.revisions
-    how = how_to_open(options, recipe)._replace(cached=True)
     kept_from = [soup.kept_from] if soup.kept_from is not None else []
     for path in dict.fromkeys([*soup.members, *kept_from]):
         commit = commits.get(path)
@@ -148,6 +147,7 @@ def _members(
             yield Check(path, None, "not there any more")
             continue
         try:
+            how = how_to_open(options, report, recipe, path)._replace(cached=True)
             found = hashes.of(open_checkpoint(pinned(path, commit), how))
         except SoupError as error:
             if is_of_system(error):

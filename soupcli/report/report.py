@@ -89,6 +89,8 @@ class Report(ReportPart):
     """The point that was written."""
     flops: Flops | None = None
     """Where the recipe asks for them."""
+    weights_name: str | None = None
+    """The file that was taken from each folder of an ingredient, where --weights-name gave it."""
     scores_file: str | None = None
     """The file of the ingredients' scores, if they were not measured."""
     inspection: Inspection | None = None
@@ -137,6 +139,10 @@ class Report(ReportPart):
     @property
     def _bases(self) -> list[Ingredient]:
         return [] if self.scale is None else [self.scale.base]
+
+    def weights_name_of(self, path: str) -> str | None:
+        """Return the file that is taken from the folder of a member; that of a base has its own name."""
+        return None if path == self.base_of_soup else self.weights_name
 
     @property
     def base_of_soup(self) -> str | None:

@@ -95,9 +95,10 @@ class Opening(Protocol):
         """See cli/options/common.py."""
 
 
-def how_to_open(options: Opening, recipe: Recipe) -> How:
-    """Return how checkpoints were opened when the report was written."""
-    return How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
+def how_to_open(options: Opening, report: Report, recipe: Recipe, path: str) -> How:
+    """Return how the checkpoint at `path` was opened when the report was written."""
+    name = options.weights_name or report.weights_name_of(path)
+    return How(name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
 
 
 def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Recipe, hashes: ContentHashes) -> Mixture:
@@ -106,10 +107,11 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
     assert soup is not None
     known = report.hashes
     kept_from = soup.kept_from or soup.members[0]
-    how = how_to_open(options, recipe)
     commits = report.revisions
     places = {path: pinned(path, commits.get(path)) for path in dict.fromkeys([*soup.members, kept_from])}
-    opened = _with_base_as_adapter({path: open_checkpoint(place, how) for path, place in places.items()})
+    opened = _with_base_as_adapter(
+        {path: open_checkpoint(place, how_to_open(options, report, recipe, path)) for path, place in places.items()}
+    )
     hashes.start(list(opened.values()))
     for path, checkpoint in opened.items():
         if hashes.of(checkpoint) != known.get(path):
@@ -128,7 +130,7 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
         and not report.begins_at_base
         and not any(one.is_adapter for one in opened.values())
     ):
-        base = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
+        base = open_checkpoint(recipe.base, How(trust=options.trust, allow=tuple(options.allow_class or ())))
         source = with_these(names.applied(base), Everything())
     if source is not best:
         opened = {path: selection.of_base.applied(checkpoint, source) for path, checkpoint in opened.items()}

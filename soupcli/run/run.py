@@ -323,6 +323,7 @@ class Run:
             selecting_set=next(iter(self.sets), None),
             selecting_metrics=self._selecting_metrics(),
             lower_is_better={name: sorted(metrics) for name, metrics in self._lower.items() if metrics},
+            weights_name=self.options.weights_name,
             sets=list(self.sets),
             classes=self.classes,
             transforms=self.transforms,
@@ -333,8 +334,7 @@ class Run:
         return relative(report, Path.cwd()) if self.options.relative else report
 
     def _selecting_metrics(self) -> dict[str, str]:
-        found = self._evaluators
-        return {name: found.metric_of(name) for name in self.sets} if found is not None else {}
+        return {name: found.metric_of(name) for name in self.sets} if (found := self._evaluators) else {}
 
     def cost(self) -> RunCost:
         """Return the examples, seconds and peak memory so far."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.conftest import Ran
 
@@ -58,6 +60,22 @@ def test_as_it_was_written(made: None, soup: Soup) -> None:
     assert json.loads(ran.stdout)["verified"] is True
     assert entries() == before
     assert soup("verify", "soup/soup.json").stdout.splitlines()[0].split() == ["checked", "as", "reported", "found"]
+
+
+def test_folders_with_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Soup) -> None:
+    """The report says which file --weights-name took from each folder, so that the soup is checked and made again."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        Path(f"runs/{number}").mkdir(parents=True)
+        for name in ("best", "last"):
+            save_file({"w": torch.full((2, 2), float(number + len(name)))}, f"runs/{number}/{name}.safetensors")
+    words = ["uniform", "--ckpts", "runs/*/", "--weights-name", "last.safetensors"]
+    assert soup(*words, "--out", "mean", "--quiet").code == 0
+    ran = soup("verify", "mean", "--rebuild", "--json")
+    assert (ran.code, set(verdicts(ran).values())) == (0, {True})
+    assert soup("mix", "mean/soup.json", "--out", "again", "--quiet").code == 0
+    name = "last.safetensors"
+    assert Path("again", name).read_bytes() == Path("mean", name).read_bytes()
 
 
 def flip(file: Path) -> None:

@@ -322,10 +322,6 @@ SAME_SCORES: dict[str, Change] = {
     "nothing": lambda recipe: None,
     "batch_size": lambda recipe: recipe.update(batch_size=3),
     "workers": lambda recipe: recipe.update(workers=2),
-    "path_of_code": lambda recipe: (
-        shutil.move("net.py", "moved.py"),
-        recipe["model"].update(python="moved.py:build"),
-    ),
     "path_of_set": lambda recipe: (
         shutil.move("data/val.safetensors", "elsewhere.safetensors"),
         recipe["val"]["val"].update(arrays="elsewhere.safetensors"),

@@ -71,7 +71,10 @@ def test_equals_the_users_network(tmp_path: Path) -> None:
 
 
 def test_transform(tmp_path: Path) -> None:
-    """`transform:` makes the inputs of pictures, and what describes it changes with the file."""
+    """`transform:` makes the inputs of pictures; what describes it changes with the file, and with its place.
+
+    A copy elsewhere may open what lies beside the copy.
+    """
     reference = f"{tmp_path}/net.py:transform"
     network = built(tmp_path, transform=reference)
     assert network.pictures is not None
@@ -79,7 +82,7 @@ def test_transform(tmp_path: Path) -> None:
     assert torch.equal(network.pictures.normalise(network.pictures.decode(picture)[None]), torch.full((1, 4), 0.2))
     elsewhere = built(tmp_path / "moved", transform=f"{tmp_path}/moved/net.py:transform")
     assert elsewhere.pictures is not None
-    assert network.pictures.description == elsewhere.pictures.description
+    assert network.pictures.description != elsewhere.pictures.description
     (tmp_path / "net.py").write_text(NET + "\n# changed\n")
     changed = build(
         PythonNetwork(python=f"{tmp_path}/net.py:build", transform=reference), open_checkpoint(tmp_path / "any")
