@@ -191,11 +191,11 @@ def _folders_in(folder: Path) -> list[Path]:
         entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
-    names = (name for name in sorted(entry.name for entry in entries) if _may_holdmay_list(name))
+    names = (name for name in sorted(entry.name for entry in entries) if _may_hold_lists(name))
     return [folder / name for name in islice(names, MOST_BELOW)]
 
 
-def _may_holdmay_list(folder: str) -> bool:
+def _may_hold_lists(folder: str) -> bool:
     return not (folder.startswith(".") or OF_EXAMPLES.fullmatch(folder) or matches(folder, TRAINING_FOLDERS))
 
 
