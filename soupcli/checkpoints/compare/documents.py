@@ -21,6 +21,7 @@ from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, 
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
+from soupcli.files.letters import decoded
 from soupcli.files.reading import FileVersion
 from soupcli.files.small_file import read_small
 
@@ -60,7 +61,7 @@ def _document(file: Path) -> Any:
             return OF_BYTES[suffix](content)
         if suffix in OF_TORCH:
             return plain(read_object(FileVersion.of(file)).content)
-        text = content.decode("utf-8-sig")
+        text = decoded(content)
         return (OF_NAME.get(file.name) or OF_TEXT.get(suffix, rows_of_text))(text)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None  # of whatever a stranger has written

@@ -20,6 +20,7 @@ from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import TooManyValuesError, parse_json
+from soupcli.files.letters import decoded
 from soupcli.files.reading import FileVersion
 from soupcli.late import late_pattern
 
@@ -62,7 +63,7 @@ def _of_added(content: bytes) -> dict[str, int]:
 
 def _of_lines(content: bytes) -> dict[str, int]:
     _check_count(content.count(b"\n"))
-    return {line: row for row, line in enumerate(content.decode("utf-8").splitlines())}
+    return {line: row for row, line in enumerate(decoded(content).splitlines())}
 
 
 def _of_counts(content: bytes) -> dict[str, int]:
@@ -126,11 +127,11 @@ def of_any(file: str, content: bytes) -> dict[str, int]:
     if suffix in YAML:
         if len(content) > MAX_YAML:
             return _of_long_yaml(content)
-        return _of_document(OF_TEXT[suffix](content.decode("utf-8")))
+        return _of_document(OF_TEXT[suffix](decoded(content)))
     if content.startswith(b"\n"):
         return _of_sentencepiece(content)
     _check_count(content.count(b"\n"))
-    text = content.decode("utf-8")
+    text = decoded(content)
     if suffix in TABLES:
         return {name: row for row, name in enumerate(rows_of_text(text) or ())}
     return _of_numbered(text.splitlines())
@@ -139,9 +140,7 @@ def of_any(file: str, content: bytes) -> dict[str, int]:
 def _of_long_yaml(content: bytes) -> dict[str, int]:
     """Of YAML that is too long for its reader: `token: number` in each line, or `- token`. Quotes count as letters."""
     _check_count(content.count(b"\n"))
-    lines = [
-        line for line in content.decode("utf-8").splitlines() if line.strip() and not line.startswith(("#", "---"))
-    ]
+    lines = [line for line in decoded(content).splitlines() if line.strip() and not line.startswith(("#", "---"))]
     found = [PLAIN_YAML.fullmatch(line) for line in lines]
     numbers = {match[1]: int(match[2]) for match in found if match is not None and match[2] is not None}
     listed = [match[3] for match in found if match is not None and match[3] is not None]

@@ -172,6 +172,17 @@ def written_as(name: str, names: list[str]) -> str:
     return "\n".join(names) + "\n"
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "gbk"])
+@pytest.mark.parametrize("name", ["labels.txt", "data.yaml", "id2label.json"])
+def test_encodings(tmp_path: Path, name: str, encoding: str) -> None:
+    """A list of classes is read in whatever encoding an editor or a shell wrote it."""
+    names = ["cat", "\u00fcn", "\u00e9lan"]
+    for folder, order in (("one", names), ("two", [names[1], names[0], names[2]])):
+        (saved(tmp_path / folder, rows=3) / name).write_bytes(written_as(name, order).encode(encoding))
+    with pytest.raises(MixError, match="stand for other classes"):
+        check_meanings([open_checkpoint(tmp_path / each) for each in ("one", "two")], TensorFilter())
+
+
 @pytest.mark.parametrize("name", ["labels.txt", "data.yaml", "map.pbtxt"])
 def test_long_lists(tmp_path: Path, name: str) -> None:
     """Two names of six thousand that stand in each other's place: the message shows where, with the rows' numbers."""
