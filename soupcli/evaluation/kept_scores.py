@@ -88,9 +88,8 @@ def _to_json(score: Score) -> dict[str, Any]:
         "selecting": score.selecting,
         "higher_is_better": score.higher_is_better,
         "examples": score.examples,
-        "metrics": [
-            [name, _text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()
-        ],  # in their order
+        # Lists, for metrics and outcomes keep their order.
+        "metrics": [[name, _text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()],
         "outcomes": [[name, *packed(outcome)] for name, outcome in score.outcomes.items()],
         "difficulty": None if score.difficulty is None else packed(score.difficulty),
         "unseen": list(score.unseen),

@@ -187,12 +187,16 @@ def _folders_of(folder: Path, _time: int) -> list[Path]:
 
 def _folders_in(folder: Path) -> list[Path]:
     """Return the first folders in one that may hold files about classes."""
+    names = filter(_may_hold_lists, folder_names(folder))
+    return [folder / name for name in islice(names, MOST_BELOW)]
+
+
+def folder_names(folder: Path) -> list[str]:
+    """Return the names of the folders in one, in order, without links; none of what cannot be listed."""
     try:
-        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
     except OSError:
         return []
-    names = (name for name in sorted(entry.name for entry in entries) if _may_hold_lists(name))
-    return [folder / name for name in islice(names, MOST_BELOW)]
 
 
 def _may_hold_lists(folder: str) -> bool:

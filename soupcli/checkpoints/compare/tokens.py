@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from soupcli.checkpoints.compare.class_files import folders_of
+from soupcli.checkpoints.compare.class_files import folder_names, folders_of
 from soupcli.checkpoints.compare.compared_files import compared_files
 from soupcli.checkpoints.compare.documents import OF_TORCH
 from soupcli.checkpoints.compare.token_lists import (
@@ -135,16 +135,9 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Path]:
 @lru_cache(maxsize=64)  # of many files of weights in one folder each asks
 def _folders_of_tokens(run: Path, _time: int) -> list[Path]:
     """Return the folders of a run that may hold lists of tokens: `tokenizer/`, and those below its `data/`."""
-    below = [folder for folder in _folders_in(run) if OF_TOKENIZER.fullmatch(folder.name)]
-    of_data = _folders_in(run / DATA)
+    below = [run / name for name in folder_names(run) if OF_TOKENIZER.fullmatch(name)]
+    of_data = [run / DATA / name for name in folder_names(run / DATA)]
     return [*below, *(of_data if len(of_data) <= MOST_FOLDERS else ())]  # a data set has too many to look into
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return []
 
 
 def _lists_in(folder: Path) -> list[Path]:
