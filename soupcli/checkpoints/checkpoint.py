@@ -57,7 +57,7 @@ class Origin(NamedTuple):
     lists: Mapping[str, Sequence[str]] = MappingProxyType({})  # all of its lists of different names, by their key
     inputs: Mapping[str, Sequence[str]] = MappingProxyType({})  # its lists of inputs, such as columns of a table
     settings: Mapping[str, str] = MappingProxyType({})  # of the network and its inputs, as text, by their key in it
-    states: tuple[str, ...] = ()  # names of what modules keep beside their tensors, which safetensors cannot hold
+    states: tuple[str, ...] = ()  # names of what lies among the tensors, which safetensors cannot hold
 
 
 BARE = Origin("safetensors")

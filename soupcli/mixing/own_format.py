@@ -81,9 +81,8 @@ def form_of(checkpoint: Checkpoint) -> Form:
 def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions = PLAIN_COPY) -> tuple[Form, str]:
     """Return the format of the soup, and a note if it is not the one that its ingredients suggest.
 
-    By default it is the ingredients' format if their library is known to open no other, or if modules have states
-    that are no tensors. Raises MixError if the wanted
-    format cannot be written.
+    By default it is the ingredients' format if their library is known to open no other, or if there are states of
+    modules, or plain numbers among the tensors. Raises MixError if the wanted format cannot be written.
     """
     kept = mixture.kept.own
     states = kept.origin.states
@@ -99,14 +98,15 @@ def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions 
         return "torch", ""
     form = form_of(kept)
     if form == "safetensors" or (wanted is None and any(form_of(member) != form for member in mixture.members)):
-        return "safetensors", ""
+        return "safetensors", without
     if wanted is None and kept.origin.format not in READ_ALONE and not states:
         expected = form == "torch" and kept.origin.key is None and _libraries_look_for(kept)
         return "safetensors", "" if expected else AS_SAFETENSORS
     why = why_not_copied(mixture, options)
     if why and wanted == "same":
         raise MixError(f"--format same: {why}", hint=INSTEAD)
-    return ("safetensors", f"written as safetensors, not as the ingredients were: {why}") if why else (form, "")
+    said = "; ".join(filter(None, (f"written as safetensors, not as the ingredients were: {why}", without)))
+    return ("safetensors", said) if why else (form, "")
 
 
 def _libraries_look_for(kept: Checkpoint) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -356,3 +357,56 @@ def test_states_of_modules(soup: Soup, scales: tuple[float, float]) -> None:
     assert (differs in ran.stderr) == (scales[0] != scales[1])
     plain = soup("uniform", "--ckpts", "runs/*/", "--format", "safetensors", "--out", "plain")
     assert plain.code == 0 and "without 0._extra_state, which is no tensor" in plain.stderr
+
+
+PLAIN = {"w": torch.ones(4, 4), "temperature": 0.07}
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([{"temperature": 0.2}], "in the file: temperature (0.07 | 0.2)"),
+        ([{"levels": [1, 2]}, {"levels": [1, 3]}], "in the file: levels ([1, 2] | [1, 3])"),
+        ([{"sharpness": np.float64(2)}, {"sharpness": np.float64(3)}], "in the file: sharpness (2.0 | 3.0)"),
+        ([{}], ""),
+        ([{"epoch": 1, "best_auc": 0.5, "seed": 3, "n_samples": 10}, {"epoch": 2, "best_auc": 0.6, "seed": 4}], ""),
+    ],
+)
+@pytest.mark.parametrize("key", [None, "model"])
+def test_numbers_among_the_tensors(soup: Soup, others: list[dict[str, object]], expected: str, key: str | None) -> None:
+    """Plain numbers in a state dict are neither lost nor, if they differ, taken from one without a word."""
+    others = [{}, *others][-2:]
+    for number, other in enumerate(others):
+        Path(f"runs/{number}").mkdir(parents=True)
+        state = {**PLAIN, "w": torch.full((4, 4), float(number)), **other}
+        torch.save({key: state} if key else state, f"runs/{number}/net.pth")
+    ran = soup("uniform", "--ckpts", "runs/*/")
+    assert ran.code == 0, ran.stderr
+    assert expected.replace("file: ", f"file: {key}." if key else "file: ") in ran.stderr
+    assert bool(expected) == ("different networks" in ran.stderr)
+    opened = torch.load("soup/net.pth", weights_only=False)
+    assert (opened[key] if key else opened)["temperature"] == 0.07
+    plain = soup("uniform", "--ckpts", "runs/*/", "--format", "safetensors", "--out", "plain")
+    assert plain.code == 0 and "without temperature" in plain.stderr
+
+
+def test_numbers_of_a_training_keep_no_format(soup: Soup) -> None:
+    """Records of a training among the tensors are no part of the network."""
+    for number in range(2):
+        Path(f"runs/{number}").mkdir(parents=True)
+        torch.save(
+            {"w": torch.full((4, 4), float(number)), "epoch": number, "val_loss": 0.5 + number},
+            f"runs/{number}/net.pth",
+        )
+    ran = soup("uniform", "--ckpts", "runs/*/")
+    assert ran.code == 0 and Path("soup/model.safetensors").is_file() and "without" not in ran.stderr
+
+
+def test_threshold_beside_the_network(soup: Soup) -> None:
+    """What is done with the outputs is no number of the training."""
+    for number in range(2):
+        Path(f"runs/{number}").mkdir(parents=True)
+        torch.save(
+            {"model": {"w": torch.full((4, 4), float(number))}, "threshold": 0.5 + number}, f"runs/{number}/net.pth"
+        )
+    assert "threshold (0.5 | 1.5)" in soup("uniform", "--ckpts", "runs/*/").stderr

@@ -142,7 +142,7 @@ def _of_trainings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
 def _own_settings(checkpoint: Checkpoint) -> dict[str, tuple[str, Kind | None]]:
     """Return the settings by their file and key, with what they are about."""
     found: dict[str, tuple[str, Kind | None]] = {
-        f"{IN_FILE}: {key}": (value, kind_of(key)) for key, value in checkpoint.origin.settings.items()
+        f"{IN_FILE}: {key}": (value, kind_of(key) or "network") for key, value in checkpoint.origin.settings.items()
     }
     compared = compared_files(checkpoint)
     for label, file in files_of(checkpoint).items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.key_path import descend, not_asked_for
 from soupcli.checkpoints.formats.names import EXTRA_STATE
+from soupcli.checkpoints.formats.own_settings import is_own_number
 from soupcli.checkpoints.formats.part_words import EVERY, MOST_NAMES, dotted, holds, is_every, kind, listed, under
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, find_in
@@ -59,7 +60,13 @@ class NetworkPart(NamedTuple):
     tensors: dict[str, Any]
     notes: tuple[str, ...] = ()  # what a user should know about the choice
     averaged: bool = False  # whether the file says that these are averaged weights
-    states: tuple[str, ...] = ()  # names of what modules keep beside their tensors, in another form
+    states: tuple[str, ...] = ()  # names of what lies among the tensors in another form, and is the network's
+
+    @property
+    def keys_of_states(self) -> frozenset[str]:
+        """The keys of `states` in the file, with dots."""
+        above = (self.key or "").removesuffix(EVERY).removesuffix(".")
+        return frozenset(dotted(above, name) for name in self.states)
 
 
 class _Choice(NamedTuple):
@@ -142,7 +149,9 @@ def _together(file: SavedFile, content: Any, key: str) -> NetworkPart:
     own = " and the tensors beside" if any(file.is_tensor(value) for _, value in beside) else ""
     said = f"weights are taken from {listed(repr(part.key) for part in parts)}{own}, as one network"
     left = (f"left out beside them: {listed(others)}",) if others else ()
-    return NetworkPart(key, dict(named), (said, *left, *(note for part in parts for note in part.notes)))
+    states = tuple(f"{part.key}.{name}" for part in parts for name in part.states)
+    notes = (said, *left, *(note for part in parts for note in part.notes))
+    return NetworkPart(key, dict(named), notes, states=states)
 
 
 def _preferred(file: SavedFile, view: Mapping[Any, Any], key: str | None) -> _Choice:
@@ -274,9 +283,9 @@ def _unknown_objects(file: SavedFile, view: Mapping[Any, Any]) -> tuple[str, ...
 
 
 def _states(file: SavedFile, view: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Return the names of what modules return from get_extra_state, if it is no tensor and is not None."""
-    own = ((str(name), value) for name, value in view.items() if str(name).endswith(EXTRA_STATE))
-    return tuple(name for name, value in own if value is not None and not file.is_tensor(value))
+    """Return the names of plain numbers, and of what modules return from get_extra_state, if it is no tensor."""
+    beside = ((str(name), value) for name, value in view.items() if value is not None and not file.is_tensor(value))
+    return tuple(name for name, value in beside if name.endswith(EXTRA_STATE) or is_own_number(name, value))
 
 
 def _tensors(file: SavedFile, view: Mapping[Any, Any], key: str | None) -> dict[str, Any]:

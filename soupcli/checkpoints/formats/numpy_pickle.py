@@ -17,6 +17,7 @@ from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.folders.neighbours import writer_of
 from soupcli.checkpoints.formats.network_part import network_part
 from soupcli.checkpoints.formats.other_files import refuse_unknown_file
+from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array
@@ -115,7 +116,9 @@ def read_contents(file: FileVersion, how: How) -> Contents:
     keys = {str(key) for key in view_of(content) or {}}
     writer = next((name for key, (name, of) in WRITERS.items() if key in keys and part.key == of), FORMAT)
     members = members_at(file, tail_of(file))
-    return Contents(specs, places, Origin(writer, part.key, notes=part.notes, averaged=part.averaged, members=members))
+    origin = Origin(writer, part.key, notes=part.notes, averaged=part.averaged, members=members, states=part.states)
+    settings = settings_in(content, network=part.key or "", own=part.keys_of_states)
+    return Contents(specs, places, origin._replace(settings=settings))
 
 
 def _stored(file: FileVersion, name: str, value: StandIn) -> tuple[TensorSpec, StoredTensor]:

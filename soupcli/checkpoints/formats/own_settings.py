@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from soupcli.checkpoints.formats.class_lists import entries_of_text, is_document
@@ -18,7 +18,7 @@ from soupcli.checkpoints.formats.pickles.config_objects import member_of, opened
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, entries_of
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor
-from soupcli.checkpoints.formats.setting_words import FILE, NAMED, kind_of
+from soupcli.checkpoints.formats.setting_words import FILE, NAMED, is_of_network, kind_of
 from soupcli.checkpoints.formats.training_state import is_optimizer, is_training_state
 
 DEEPEST = 5  # levels that are searched
@@ -33,12 +33,14 @@ def settings_in(
     numbers_of_tensor: NumbersOf = lambda _: None,
     *,
     network: str | None = None,
+    own: Collection[str] = (),
     named: str = "",
 ) -> dict[str, str]:
     """Return the settings of the network and of its inputs in a document, as text, by their dotted keys.
 
     The state dict, which lies at the key `network` ("" for the document itself), and states of a training are not
-    searched, of modules only their own attributes. `named` is what the document is called, and the first part of keys.
+    searched but for the entries with the dotted keys `own`, of modules only their own attributes. `named` is what the
+    document is called, and the first part of keys.
     """
     found: dict[str, str] = {}
     waiting, seen = deque([(f"{named}." if named else "", 1, document)]), 0
@@ -48,18 +50,26 @@ def settings_in(
         view = _searched(value)
         is_state_dict = prefix == tensors or len(view) > MOST_SHOWN
         for name, inner in view.items():
-            if is_state_dict and is_tensor(inner):
+            if is_state_dict and (is_tensor(inner) or (prefix == tensors and is_array(inner))):
                 continue
             seen += 1
             key = f"{prefix}{name}"
-            of_module = is_state_dict and key.endswith(EXTRA_STATE)
-            text = _text(str(name), inner, numbers_of_tensor) if kind_of(key) is not None else None
-            text = _whole(inner) if of_module else text
+            is_own = key in own
+            text = _text(str(name), inner, numbers_of_tensor) if is_own or kind_of(key) is not None else None
+            text = _whole(inner) if is_own and key.endswith(EXTRA_STATE) else text
             if text is not None:
                 found[key] = text
-            elif depth < DEEPEST and not of_module and _may_hold(str(name), inner):
+            elif depth < DEEPEST and not is_own and _may_hold(str(name), inner):
                 waiting.append((f"{key}.", 1 if isinstance(inner, str) else depth + 1, inner))
     return found
+
+
+def is_own_number(name: str, value: Any) -> bool:
+    """Whether an entry of a state dict is a number, or several, that the network computes with."""
+    value = opened_items(value)
+    items = value[:MOST] if isinstance(value, list | tuple) else [value]
+    items = [numbers_of(item) if isinstance(item, StandIn) else item for item in items]
+    return bool(items) and all(isinstance(item, int | float) for item in items) and is_of_network(name)
 
 
 def _whole(state: Any) -> str | None:

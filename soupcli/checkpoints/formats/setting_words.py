@@ -82,6 +82,13 @@ BESIDE_MODEL = late_pattern(
     """,
     WORDS,
 )
+OF_RUN = late_pattern(
+    r"""
+    (n|num|nb|total|global|current|max|last)_.* | .*(count|iter|update|average|date|rank|seconds|hours).*
+    | n | fold | split | run | trial
+    """,
+    WORDS,
+)
 # Files that hold statistics of inputs and outputs, and the keys that are some in them.
 _NUMBERS = (
     "(scalers?|(de)?norm(ali[sz](er|ation))?|vec_?normali[sz]e|(cm)?mvn|cmvn|mean_?(and_?)?std|means?|stds?"
@@ -100,6 +107,8 @@ MEASURED = late_pattern(
     r".*(loss|acc|score|metric|epoch|step|time|timing|latency|speed|reward|return|lr|grad|auc|f1|mem|gpu|best|iou|error|[mr]ap).*",
     WORDS,
 )
+# What is done with outputs, beside the network: elsewhere it is of a loss, or of an evaluation.
+OF_OUTPUTS = late_pattern(r"(\w+_)?(threshold|thresh|cut_?off|temperature)s?", WORDS)
 FILE = re.compile(r"[/\\]|\.(pth?|ckpt|bin|safetensors|ya?ml|json|py)$")  # in the value of `model`: where it began
 NAMED = frozenset({"model", "arch", "architecture", "backbone", "variant", "model_type", "encoder_name"})
 # Keys that mean something only below another one: INPUT.FORMAT of detectron2, act_cfg=dict(type="ReLU") of mmcv.
@@ -122,9 +131,7 @@ def kind_of(key: str) -> Kind | None:
     *above, last = key.split(".")
     while (last.isdecimal() or last == "value") and above:  # the place in a list; Weights & Biases' settings
         last = above.pop()
-    if len(key) > MOST_CHECKED or any(map(TRAINING.fullmatch, (*above[1:], last))):
-        return None
-    if above and TRAINING.fullmatch(above[0]) and not above[0].lower().startswith("train"):
+    if len(key) > MOST_CHECKED or _is_of_training(above, last):
         return None
     in_part = IN_PART.get(f"{above[-1]}.{last}".lower()) if above else None
     if in_part is not None:
@@ -139,4 +146,18 @@ def kind_of(key: str) -> Kind | None:
         return None if BESIDE_MODEL.fullmatch(last) else "network"
     if statistics and STATISTIC.fullmatch(last) and not any(map(MEASURED.fullmatch, (*above, last))):
         return "inputs"
+    if not above and OF_OUTPUTS.fullmatch(last):
+        return "network"
     return "inputs" if INPUTS.fullmatch(last) else "network" if NETWORK.fullmatch(last) else None
+
+
+def _is_of_training(above: list[str], last: str) -> bool:
+    of_other = bool(above) and TRAINING.fullmatch(above[0]) and not above[0].lower().startswith("train")
+    return bool(of_other) or any(map(TRAINING.fullmatch, (*above[1:], last)))
+
+
+def is_of_network(name: str) -> bool:
+    """Whether a number among the tensors of a network is the network's own, and none of a training or its records."""
+    if kind_of(name) is not None:
+        return True
+    return not any(words.fullmatch(name) for words in (TRAINING, MEASURED, BESIDE_MODEL, OF_RUN))

@@ -125,7 +125,8 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     stated = _stating(file, saved.start)
     classes, lists, inputs = lists_in(saved.content, stated)
     origin = origin._replace(classes=classes, lists=lists, inputs=inputs, members=members_at(file, saved.mark))
-    settings = settings_in(saved.content, partial(numbers_of, file, saved), network=part.key or "")
+    numbers = partial(numbers_of, file, saved)
+    settings = settings_in(saved.content, numbers, network=part.key or "", own=part.keys_of_states)
     return Contents(specs, places, origin._replace(settings=settings, states=part.states))
 
 

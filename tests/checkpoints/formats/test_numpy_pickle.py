@@ -139,3 +139,13 @@ def test_cut_off(tmp_path: Path) -> None:
         path.write_bytes(whole[:end])
         with pytest.raises(CheckpointError):
             opened(path)
+
+
+def test_numbers_among_the_arrays(tmp_path: Path, soup: Soup) -> None:
+    """A plain number that differs is the best ingredient's, with a warning; a counter is none of the network's."""
+    for seed in range(2):
+        content = {**arrays(seed), "temperature": 0.5 + seed, "iteration": seed}
+        pickled(tmp_path / f"runs/{seed}/model.pkl", content)
+    ran = soup("uniform", "--ckpts", f"{tmp_path}/runs/*/model.pkl", "--out", str(tmp_path / "soup"))
+    assert ran.code == 0, ran.stderr
+    assert "in the file: temperature (0.5 | 1.5)" in ran.stderr and "iteration" not in ran.stderr
