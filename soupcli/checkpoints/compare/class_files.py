@@ -25,8 +25,9 @@ from soupcli.checkpoints.compare.documents import (
     may_list,
     most_of,
 )
-from soupcli.checkpoints.formats.class_lists import MOST, is_class_list, is_embedded_list
+from soupcli.checkpoints.formats.class_lists import is_class_list, is_embedded_list
 from soupcli.checkpoints.formats.class_words import EMBEDDED
+from soupcli.checkpoints.formats.name_lists import MOST
 from soupcli.checkpoints.formats.setting_words import OF_STATISTICS
 from soupcli.checkpoints.formats.statistics_files import is_statistics
 from soupcli.checkpoints.shell_patterns import matches

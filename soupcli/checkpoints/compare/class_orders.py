@@ -15,12 +15,12 @@ from soupcli.checkpoints.formats.class_lists import (
     are_settings,
     is_class_list,
     named_rows,
-    names_by_row,
     other_list,
     other_lists,
     plain_name,
 )
 from soupcli.checkpoints.formats.class_words import BY_MERIT, OF_TRAINING, OTHERS, PLACEHOLDER
+from soupcli.checkpoints.formats.name_lists import names_by_row
 from soupcli.files.small_file import same_bytes
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
         of_file = names_by_row(document) if is_list or maps_names else None
         if of_file is not None and (is_list or not are_settings(of_file)):
             found.setdefault(label, of_file)
-        for key, names in named_rows(document).items():
+        for key, names in named_rows(document, file.stem).items():
             found.setdefault(f"{label}: {key}", names)
     return found
 
@@ -92,7 +92,7 @@ def _lists_in(file: Path) -> dict[str, list[str]]:
     if OF_TRAINING.fullmatch(file.stem) is not None:
         return {}
     document = document_of(file)
-    found = {f": {key}": names for key, names in other_lists(document).items()}
+    found = {f": {key}": names for key, names in other_lists(document, file.stem).items()}
     whole = other_list(file.stem, document)
     return {"": whole, **found} if whole is not None else found
 

@@ -15,8 +15,9 @@ from soupcli.checkpoints.compare.class_orders import contradict, other_classes, 
 from soupcli.checkpoints.compare.differences import same_in_all
 from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.compare.tokens import tables
-from soupcli.checkpoints.formats.class_lists import input_lists, names_in_order
+from soupcli.checkpoints.formats.class_lists import input_lists
 from soupcli.checkpoints.formats.class_words import INPUTS
+from soupcli.checkpoints.formats.name_lists import names_in_order
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 

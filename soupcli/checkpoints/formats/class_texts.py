@@ -9,14 +9,25 @@ import ast
 import re
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 
-from soupcli.checkpoints.formats.class_lists import LONGEST, MOST, WNID, names_by_row, names_in_order
+from soupcli.checkpoints.formats.class_lists import LONGEST
 from soupcli.checkpoints.formats.class_words import HEADER, NUMBERED
+from soupcli.checkpoints.formats.name_lists import MOST, WNID, names_by_row, names_in_order
 from soupcli.late import late_pattern
 
 LONGEST_LITERAL = 1 << 18  # characters
 _NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
 _NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
+_NUMBER_SECOND = late_pattern(r"(\S+|[^\t]*\S)[ ]*[\t ][ ]*(\d{1,9})[\t ].*")  # `cat 0 300`
+_NUMBERED = ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1), (_NUMBER_SECOND, 2, 1))
+# `cat 300`, `polar bear: 300`, `300 cat`: what uniq -c prints, and Counter.most_common
+_COUNTED = (
+    (late_pattern(r"([^\s:,;=>]+|.*[^\s:,;=>](?=\s*[\t:,;=>]))[\s:,;=>]+(\d{1,9})"), 2, 1),
+    (late_pattern(r"(\d{1,9})\s+(\D.*)"), 1, 2),
+)
+_COUNT = re.compile(r"[\s:,;=>]+\d{1,9}$")
+_COMMENT = re.compile(r"#\s")
 _MEASURED = late_pattern(r".*\S[\s:,;=>]+[+-]?(\d*\.\d+|\d+%|\d+/\d+)%?")  # `cat: 0.93`: what was measured of a class
 _FRACTION, _WHOLE = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?"), re.compile(r"\d+")
 _END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
@@ -52,11 +63,15 @@ def _of_literal(text: str) -> list[str] | None:
 
 
 def _of_lines(lines: Sequence[str]) -> list[str] | None:
-    """Return the names in lines, by their numbers if they have any; None of lines that end with what was measured."""
+    """Return the names in lines, by their numbers if they have any; None of lines that end with what was measured.
+
+    Numbers of something else, such as counts, are no part of a name. Names that these sort say nothing by their order.
+    """
+    lines = lines[next((at for at, line in enumerate(lines) if not _COMMENT.match(line)), 0) :]
     wnids = [WNID.fullmatch(line) for line in lines if WNID.fullmatch(lines[0])]
     if wnids and all(wnids):
         return names_by_row([match[1] for match in wnids if match is not None])
-    for form, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
+    for form, number, name in _NUMBERED:
         for numbered in (lines, lines[1:]):  # a table has a header
             if not numbered or form.fullmatch(numbered[0]) is None:
                 continue
@@ -64,10 +79,32 @@ def _of_lines(lines: Sequence[str]) -> list[str] | None:
             pairs = {int(match[number]): match[name].strip() for match in found if match is not None}
             from_one = numbered is lines and pairs.keys() == set(range(1, len(found) + 1))
             if (from_one or pairs.keys() == set(range(len(found)))) and len(set(pairs.values())) == len(found):
-                return names_by_row([pairs[row] for row in sorted(pairs)])
+                return names_by_row(_without_more([pairs[row] for row in sorted(pairs)]))
     if all(map(_MEASURED.fullmatch, lines[1:] or lines)):
         return None
+    counted = next(filter(None, (_counted(lines, *form) for form in _COUNTED)), None)
+    if counted is not None:
+        return names_by_row([name for name, _ in counted]) if not _descends([count for _, count in counted]) else None
     return names_by_row(lines[1:] if HEADER.fullmatch(lines[0]) else lines)
+
+
+def _without_more(names: list[str]) -> list[str]:
+    """Return the names without what stands behind all of them: after a tab, or a number."""
+    for shorter in ([name.partition("\t")[0].strip() for name in names], [_COUNT.sub("", name) for name in names]):
+        if all(one != name and one for one, name in zip(shorter, names, strict=True)) and len({*shorter}) == len(names):
+            return shorter
+    return names
+
+
+def _counted(lines: Sequence[str], form: re.Pattern[str], number: int, name: int) -> list[tuple[str, int]] | None:
+    """Return different names and their counts, if every line has one."""
+    found = [form.fullmatch(line) for line in lines] if form.fullmatch(lines[0]) else [None]
+    pairs = [(match[name], int(match[number])) for match in found if match is not None]
+    return pairs if len({first for first, _ in pairs}) == len(found) == len(lines) else None
+
+
+def _descends(counts: Sequence[int]) -> bool:
+    return len({*counts}) > 1 and all(one >= two for one, two in pairwise(counts))
 
 
 def _table(lines: Sequence[str], mark: str) -> list[str] | None:

@@ -24,6 +24,8 @@ _LISTS = rf"""
 """
 KEYS = late_pattern(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
 LISTS = late_pattern(rf"names | ([\w-]+[_-])?({_LISTS})", WORDS)
+# The end of a file's name that says of which data a list of classes is: categories_places365, classes_v2.
+OF_DATA = late_pattern(r"(?!(fold|run|exp|epoch|step|seed|split|part))[a-z]+\d+[km]?", re.IGNORECASE)
 HEADER = late_pattern(rf"{_NAME}|{_NAMES}", re.IGNORECASE)  # of a table's column of names
 OBJECT_NUMBER = late_pattern(rf"({_NAME}[_-]?)?({_NUMBER}|number)", re.IGNORECASE)  # of one class in a list of objects
 OBJECT_NAME = late_pattern(rf"((display|{_NAME})_?)?name|{_NAME}|title", re.IGNORECASE)
@@ -34,6 +36,8 @@ BY_MERIT = late_pattern(
     r"|(.*[_-])?(errors|mistakes|misses|failures|outliers)|.*[_-](by[_-].*|rank(s|ed|ing)?|schedule|difficulty)",
     re.IGNORECASE,
 )
+# Parts of the data below a list of classes, whose classes are those of the head.
+TRAINED = late_pattern(r"train(ing)?(_?val(id)?)?|all", re.IGNORECASE)
 # Files about a training, in which a list under a key that means nothing is one of runs, or of examples.
 OF_TRAINING = late_pattern(
     r"(.*[_-])?(folds?|splits?|logs?|history|ranking|ensemble|swa|ema)([_-]?\d+)?", re.IGNORECASE

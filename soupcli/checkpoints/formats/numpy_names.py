@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from itertools import islice
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
@@ -21,12 +26,18 @@ from soupcli.files.json_text import TooManyValuesError
 
 DEEPEST = 4  # levels of an object that are made plain
 MOST = 100_000  # entries of one
+LONGEST = 4096  # bytes of a name
 MOST_PLAIN = 300_000  # of all that are made plain: a vocabulary of 100,000 tokens lists them two or three times
 NPY = b"\x93NUMPY"
 DESCR = re.compile(rb"""\{ *'descr': *'([<>=|]?[A-Z]\d{0,6})'""")
+PAIRS = re.compile(rb"'fortran_order': False, 'shape': \(\d+, 2\)")
+TIMES = 20  # that a text in an archive may be longer unpacked
 SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
 JOBLIB = re.compile(r"joblib\.numpy_pickle\.NumpyArrayWrapper")
 REALS = {"f8": "d", "f4": "f", "f2": "e"}
+NUMBERS = {**REALS, "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
+MOST_NUMBERS, MOST_COLUMNS = 2000, 20  # of an array that says which class is meant, and of a table
+NumbersIn = Callable[[Any], "list[float] | None"]  # a small tensor
 UNIT = {"U": 4, "S": 1}  # bytes of a character
 UNITS = 10_000  # of a pickle's budget, for an array that is a pickle itself
 DATA = "data"  # of an array that follows joblib's note of it
@@ -67,12 +78,25 @@ def read_pickle(content: bytes) -> Any:
 
 
 def read_npy(content: bytes) -> Any:
-    """Return the text of an array that `numpy.save` wrote, or None if it holds no text in one dimension."""
+    """Return the text of an array that `numpy.save` wrote, or None if it holds no text in one dimension or in pairs."""
     found = DESCR.match(content, 10)
     if not content.startswith(NPY + b"\1") or found is None:
         return None
-    data, kind = content[int.from_bytes(content[8:10], "little") + 10 :], found[1].decode()
-    return read_pickle(data) if kind == "|O" else _texts(kind, data)
+    begin = int.from_bytes(content[8:10], "little") + 10
+    data, kind, of_pairs = content[begin:], found[1].decode(), PAIRS.search(content, 10, begin) is not None
+    return read_pickle(data) if kind == "|O" else _in_rows(_texts(kind, data), of_pairs=of_pairs)
+
+
+def read_npz(content: bytes) -> dict[str, Any]:
+    """Return the texts and numbers of the arrays in an archive of `numpy.savez` by their names."""
+    try:
+        with ZipFile(BytesIO(content)) as archive:
+            members = [
+                member for member in archive.infolist()[:MOST_COLUMNS] if member.file_size <= len(content) * TIMES
+            ]
+            return {member.filename.removesuffix(".npy"): read_npy(archive.read(member)) for member in members}
+    except (BadZipFile, NotImplementedError, EOFError, zlib.error, RuntimeError) as cause:
+        raise ValueError(str(cause)) from cause
 
 
 class _Room:
@@ -98,46 +122,101 @@ def plain(value: Any) -> Any:
 def _plain(value: Any, depth: int, room: _Room) -> Any:
     if isinstance(value, StandIn):
         if is_array(value) or JOBLIB.fullmatch(value.full_name):
-            return _array(value)
-        if SCALAR.fullmatch(value.full_name):
-            return _scalar(value)
+            inner = _only_object(value)
+            return _array(value) if inner is None else _plain(inner, depth, room)
+        said = _scalar(value)
+        if said is not value:
+            return said
         value = dict(value.attributes) or (value.state if isinstance(value.state, tuple) else None)
     if depth > DEEPEST or not isinstance(value, dict | list | tuple):
-        return value
+        return _scalar(value) if isinstance(value, bytes) and len(value) <= LONGEST else value
     room.take(len(value))
     if isinstance(value, dict):
         return {_scalar(key): _plain(below, depth + 1, room) for key, below in value.items()}
     return [_plain(below, depth + 1, room) for below in value]
 
 
-def names_in(value: Any) -> Any:
-    """Return `value`, with bytes (flair's), and text and numbers of numpy in it, as plain ones."""
+def _only_object(array: StandIn) -> Any:
+    """Return the object in an array of none but it, such as the map that `numpy.save` was given, or None."""
+    state = array.state if isinstance(array.state, tuple) and len(array.state) == 5 else (None,) * 5
+    return state[4][0] if state[1] == () and isinstance(state[4], list) and len(state[4]) == 1 else None
+
+
+def names_in(value: Any, numbers_in: NumbersIn | None = None) -> Any:
+    """Return `value`, with bytes (flair's), and text and numbers of numpy in it, as plain ones.
+
+    `numbers_in` returns the numbers of a small tensor, or None. Without it they stay as they are.
+    """
     if isinstance(value, StandIn):
         return _array(value) if is_array(value) else value
-    if isinstance(value, list | tuple) and value and isinstance(value[0], StandIn | bytes):
-        return [_scalar(one) for one in value[:MOST]]
-    if isinstance(value, dict) and any(isinstance(one, StandIn | bytes) for one in next(iter(value.items()), ())):
-        return {_scalar(key): _scalar(below) for key, below in value.items()}
+    if isinstance(value, list | tuple) and value:
+        first = value[0]
+        if isinstance(first, StandIn | bytes):
+            return [_item(one, numbers_in) for one in value[:MOST]]
+        if isinstance(first, list | tuple) and any(isinstance(one, StandIn | bytes) for one in first):  # pairs
+            return [[_item(one, numbers_in) for one in pair] for pair in value[:MOST] if isinstance(pair, list | tuple)]
+    if isinstance(value, dict) and any(isinstance(one, StandIn | bytes) for one in _samples(value)):
+        return {_item(key, numbers_in, key): _item(below, numbers_in) for key, below in value.items()}
     return value
 
 
-def _array(value: StandIn) -> list[str] | None:
-    """Return the items of a pickled array of text in one dimension, or None."""
+def _samples(value: dict[Any, Any]) -> Iterator[Any]:
+    """Yield keys and values that tell of which kind all are: of a table with few columns one of each."""
+    yield from (
+        one for pair in islice(value.items(), MOST_COLUMNS if len(value) <= MOST_COLUMNS else 1) for one in pair
+    )
+
+
+def _item(value: Any, numbers_in: NumbersIn | None, key: Any = None) -> Any:
+    """Return what `_scalar` does, and the one number, or all, of a small array or tensor."""
+    plain_value = _scalar(value)
+    if plain_value is not value or not isinstance(value, StandIn):
+        return plain_value
+    numbers: Any = _array(value) if is_array(value) else None
+    if numbers is None and numbers_in is not None:
+        numbers = _numbers(value) if is_array(value) else numbers_in(value)
+    if numbers is None or (key is not None and len(numbers) != 1):
+        return value
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _numbers(value: StandIn) -> list[float] | None:
+    """Return the numbers of a small pickled array in the order of memory, or None."""
+    state = value.state if isinstance(value.state, tuple) and len(value.state) == 5 else (None,) * 5
+    data, form = _bytes(state[4]), NUMBERS.get(_kind_of(state[2]))
+    if data is None or form is None or not 0 < len(data) <= MOST_NUMBERS * struct.calcsize(form):
+        return None
+    count = len(data) // struct.calcsize(form)
+    return list(struct.unpack_from(f"{_order_of(state[2])}{count}{form}", data))
+
+
+def _array(value: StandIn) -> list[Any] | None:
+    """Return the items of a pickled array of text in one dimension, the pairs of one with two columns, or None."""
     state = value.state
     if isinstance(state, dict):  # of joblib
         shape, kind, data = state.get("shape"), state.get("dtype"), state.get(DATA)
     elif isinstance(state, tuple) and len(state) == 5:
-        _, shape, kind, _, data = state
+        _, shape, kind, by_column, data = state
+        shape = shape if not by_column or not isinstance(shape, tuple) or len(shape) == 1 else None
     else:
         return None
-    if not isinstance(shape, tuple) or len(shape) != 1:
+    of_pairs = isinstance(shape, tuple) and len(shape) == 2 and shape[1] == 2
+    if not of_pairs and (not isinstance(shape, tuple) or len(shape) != 1):
         return None
     if isinstance(data, StandIn) and is_array(data):
         return _array(data)
     if isinstance(data, list):
-        return data if all(isinstance(name, str) for name in data) else None
+        items = list(map(_scalar, data))
+        known = all(isinstance(item, str | int if of_pairs else str) for item in items)
+        return _in_rows(items, of_pairs=of_pairs) if known else None
     data = _bytes(data)
-    return _texts(_order_of(kind) + _kind_of(kind), data) if data is not None else None
+    return _in_rows(_texts(_order_of(kind) + _kind_of(kind), data), of_pairs=of_pairs) if data is not None else None
+
+
+def _in_rows(items: list[Any] | None, *, of_pairs: bool) -> list[Any] | None:
+    return (
+        items if items is None or not of_pairs else [list(pair) for pair in zip(items[::2], items[1::2], strict=False)]
+    )
 
 
 def _scalar(value: Any) -> Any:

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 DTYPES = {dtype.value: dtype for dtype in NAMES}
-SCALARS = {"float64": "<d", "float32": "<f", "float16": "<e", "int64": "<q", "int32": "<i"}
+SCALARS = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "uint8": "B"}
 MOST_NUMBERS = 1 << 20  # bytes of a tensor beside the network that is compared
+FEW_NUMBERS = 2000  # of a tensor that says which class is meant
 MAX_EXPANDED = 64_000_000  # bytes by which views that repeat elements may exceed what the file holds
 
 # Who writes which keys beside the weights; the first that fits names the format.
@@ -123,7 +124,7 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     _check_expanded(file, specs, places)
     origin = _origin(format_, view, part, partial(_scalar, file, saved))
     stated = _stating(file, saved.start)
-    classes, lists, inputs = lists_in(saved.content, stated)
+    classes, lists, inputs = lists_in(saved.content, stated, partial(_few_numbers, file, saved))
     origin = origin._replace(classes=classes, lists=lists, inputs=inputs, members=members_at(file, saved.mark))
     numbers = partial(numbers_of, file, saved)
     settings = settings_in(saved.content, numbers, network=part.key or "", own=part.keys_of_states)
@@ -237,16 +238,20 @@ def epochs_of(file: FileVersion) -> dict[int, dict[str, float]]:
 
 def _scalar(file: FileVersion, saved: SavedObject, value: Any) -> float | None:
     """The number of a tensor with one element; None for everything else."""
-    if not is_tensor(value):
-        return None
+    numbers = _few_numbers(file, saved, value, most=1)
+    return float(numbers[0]) if numbers is not None else None
+
+
+def _few_numbers(file: FileVersion, saved: SavedObject, value: Any, *, most: int = FEW_NUMBERS) -> list[float] | None:
+    """Return the numbers of a small dense tensor; None for everything else."""
     try:
-        spec, place = _stored(file, saved, "a number", value)
+        spec, place = _stored(file, saved, "numbers", value) if is_tensor(value) else (None, None)
     except CheckpointError:
         return None
-    form = SCALARS.get(spec.dtype.value)
-    if spec.numel != 1 or form is None:
+    form = SCALARS.get(spec.dtype.value) if spec is not None else None
+    if spec is None or place is None or form is None or not place.is_dense or not 0 < spec.numel <= most:
         return None
-    return float(struct.unpack(form, read_bytes(file, place.offset, struct.calcsize(form)))[0])
+    return list(struct.unpack(f"<{spec.numel}{form}", read_bytes(file, place.offset, spec.nbytes)))
 
 
 def numbers_of(file: FileVersion, saved: SavedObject, value: Any) -> bytes | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.compare.class_orders import two_orders
-from soupcli.checkpoints.formats.class_lists import names_by_row
+from soupcli.checkpoints.formats.name_lists import names_by_row
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.late import nn, torch

@@ -16,7 +16,7 @@ from soupcli.checkpoints.compare.class_files import files_of
 from soupcli.checkpoints.compare.class_orders import class_orders, other_orders
 from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.compare.meanings import check_meanings
-from soupcli.checkpoints.formats import class_lists
+from soupcli.checkpoints.formats import name_lists
 from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -152,7 +152,7 @@ def test_too_many_entries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (folder / name).write_text(written_as(name, names))
     with pytest.raises(MixError, match="cat, dog, cow"):
         check_meanings([open_checkpoint(folder) for folder in folders], TensorFilter())
-    for module in (class_files, class_lists):
+    for module in (class_files, name_lists):
         monkeypatch.setattr(module, "MOST", 1)
     [note] = check_meanings([open_checkpoint(folder) for folder in folders], TensorFilter())
     assert note.startswith(f"{tmp_path}/1/{name}: has more than 1 entries: classes of")

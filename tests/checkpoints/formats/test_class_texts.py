@@ -44,3 +44,27 @@ def test_names_between_commas() -> None:
     """A text under the key of a list is one, as arguments of a command line are kept."""
     assert named_rows({"args": {"labels": "dog, cat,ant,bee"}}) == {"args.labels": NAMES}
     assert not named_rows({"args": {"comment": "dog, cat"}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/d/dog 0\n/c/cat 1\n/a/ant 2\n/b/bee 3\n",
+        "dog 0 31\ncat 1 7\nant 2 12\nbee 3 2\n",
+        "cat\t1\ta pet\ndog\t0\ta pet too\nant\t2\tsix legs\nbee\t3\tsix legs\n",
+        "1 cat 31\n0 dog 7\n2 ant 12\n3 bee 2\n",
+        "# of run 3\n# id name\n1 cat\n0 dog\n2 ant\n3 bee\n",
+        "dog: 31\ncat: 7\nant: 12\nbee: 2\n",
+        "  31 dog\n   7 cat\n  12 ant\n   2 bee\n",
+    ],
+)
+def test_more_than_names(text: str) -> None:
+    """Counts and descriptions behind a name, or before it, are no part of it."""
+    assert [name.rpartition("/")[2] for name in rows_of_text(text) or ()] == NAMES
+
+
+def test_sorted_by_counts() -> None:
+    """Names that their counts sort say nothing by their order; a year in a name is a part of it."""
+    assert rows_of_text("dog 31\ncat 12\nant 7\n") is None
+    cars = ["Audi TT Coupe 2012", "Audi TT Coupe 2011", "Acura TL Sedan 2012"]
+    assert rows_of_text("\n".join(cars)) == cars
