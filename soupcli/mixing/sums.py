@@ -11,7 +11,7 @@ Shapes: r ingredients of a batch, c elements of a chunk (twice as many real numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +19,7 @@ from soupcli.checkpoints.checkpoint import read_into
 from soupcli.late import torch
 from soupcli.mixing.arithmetic.arrays import Array, Library, Scratch, bytes_of, copied, cpu_library, torch_itself
 from soupcli.mixing.arithmetic.float_format import FORMATS
-from soupcli.mixing.arithmetic.magnitudes import Bounds, Range
+from soupcli.mixing.arithmetic.magnitudes import PIECE, Bounds, Range
 from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, widen_scaled
 from soupcli.mixing.terms import Term, Terms, reals
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Seen: TypeAlias = "Callable[[Checkpoint, str, int, memoryview], None]"
 
-BLOCK = 1 << 17  # numbers that are widened at once: 512 KB of float32; smaller blocks cost more calls of Python
+BLOCK = 1 << 17  # numbers that the CPU works on at once, in its cache; smaller blocks cost more calls of Python
 
 
 class Sums:
@@ -58,34 +58,45 @@ class Sums:
             for number, (stored, batch) in enumerate(terms.batches):
                 raw_rc = self._on_device(self.read(terms.name, stored, batch, start, count))
                 part_c = self._take("part", "float64", length) if number else self._total_c
-                self._add_rows(raw_rc, stored.real, [term.weight for term in batch if term.weight is not None], part_c)
+                weights = [term.weight for term in batch if term.weight is not None]
+                bounds.append(self._add_rows(raw_rc, stored.real, weights, part_c, terms))
                 if number:
                     self._total_c += part_c
-                format_ = FORMATS[stored.real]
-                bounds.append(Bounds.of(bits_of(raw_rc, stored.real), format_, terms.need_no_pieces))
-            if batch[0].weight is None and all(found.zeros for found in bounds):
+            if batch[0].weight is None and all(found.zeros for found in bounds) and not self._total_c.all():
                 self._total_c[self._negative_zeros(terms, start, count)] = -0.0
         return bounds
 
-    def _add_rows(self, raw_rc: Array, dtype: Dtype, weights: Sequence[float], out_c: Array) -> None:
-        """The sum of the rows, with `weights` their weighted sum, in float64."""
-        xp, length = self.library, raw_rc.shape[1]
-        if not weights and dtype.itemsize >= 4:
-            xp.sum(raw_rc, axis=0, dtype=xp.float64, out=out_c)
-            return
+    def _add_rows(self, raw_rc: Array, dtype: Dtype, weights: Sequence[float], out_c: Array, terms: Terms) -> Bounds:
+        """Fill `out_c` with the sum of the rows, with `weights` their weighted sum. Return the bounds of the rows."""
+        xp = self.library
         weights_r = xp.asarray(weights, dtype=xp.float64).reshape(-1, 1) if weights else None
         weights_r = weights_r if self._device is None or weights_r is None else weights_r.to(self._device)
-        width, scale = BLOCK // len(raw_rc), 1.0
-        wide_rc = self._take("wide", "float64" if weights else "float32", len(raw_rc), min(length, width))
-        for first in range(0, length, width):
-            block_rc = raw_rc[:, first : first + width]
-            block_wide_rc = wide_rc[:, : block_rc.shape[1]]
-            scale = widen_scaled(block_rc, dtype, out=block_wide_rc)
-            if weights_r is not None:
-                block_wide_rc *= weights_r
-            xp.sum(block_wide_rc, axis=0, dtype=xp.float64, out=out_c[first : first + width])
+        blocks: list[tuple[Bounds, int]] = []
+        for block in self._blocks(raw_rc.shape[1], len(raw_rc)):
+            block_rc = raw_rc[:, block]
+            self._add_block(block_rc, dtype, weights_r, out_c[block])
+            found = Bounds.of(bits_of(block_rc, dtype), FORMATS[dtype], terms.need_no_pieces)
+            blocks.append((found, block_rc.shape[1]))
+        return Bounds.beside(blocks)
+
+    def _add_block(self, block_rc: Array, dtype: Dtype, weights_r: Array | None, out_c: Array) -> None:
+        xp = self.library
+        if weights_r is None and dtype.itemsize >= 4:
+            xp.sum(block_rc, axis=0, dtype=xp.float64, out=out_c)
+            return
+        wide_rc = self._take("wide", "float32" if weights_r is None else "float64", *block_rc.shape)
+        scale = widen_scaled(block_rc, dtype, out=wide_rc)
+        if weights_r is not None:
+            wide_rc *= weights_r
+        xp.sum(wide_rc, axis=0, dtype=xp.float64, out=out_c)
         if scale != 1:
             out_c *= scale
+
+    def _blocks(self, length: int, rows: int) -> Iterator[slice]:
+        """Yield the columns that are worked on at once, whole pieces of them: on a device all."""
+        width = length if self._device is not None else BLOCK // rows // PIECE * PIECE
+        for first in range(0, length, width):
+            yield slice(first, min(first + width, length))
 
     def _negative_zeros(self, terms: Terms, start: int, count: int) -> Array:
         """Which numbers of the chunk are -0.0 in all ingredients, and so in the mean: array[c] of bool."""
@@ -108,16 +119,20 @@ class Sums:
         """
         dtype, total_c = terms.dtype.real, self._total_c
         with self._on_stream():
-            if terms.divisor & (terms.divisor - 1):
-                total_c /= terms.divisor
-            elif terms.divisor > 1:
-                total_c *= 1 / terms.divisor  # as exact, and faster
             mean_c = self._take("mean", HELD_AS[dtype], len(total_c))
-            scratch_c = self._take("part", "int64", len(total_c))
-            round_once(total_c, dtype, out=mean_c, scratch=scratch_c, tiny=terms.may_be_tiny(range_))
+            for block in self._blocks(len(total_c), rows=4):  # rounding needs the memory of four rows
+                self._round_block(total_c[block], terms, range_, mean_c[block])
             if self._device is None:
                 return mean_c
             return self._take("mean", HELD_AS[dtype], len(total_c), on_cpu=True).copy_(mean_c)
+
+    def _round_block(self, total_c: Array, terms: Terms, range_: Range, out_c: Array) -> None:
+        if terms.divisor & (terms.divisor - 1):
+            total_c /= terms.divisor
+        elif terms.divisor > 1:
+            total_c *= 1 / terms.divisor  # as exact, and faster
+        scratch_c = self._take("part", "int64", len(total_c))
+        round_once(total_c, terms.dtype.real, out=out_c, scratch=scratch_c, tiny=terms.may_be_tiny(range_))
 
     def read(self, name: str, stored: Dtype, batch: Sequence[Term], start: int, count: int) -> Array:
         """The stored numbers of a batch, valid until the next call: array[r, c] on the CPU, held as HELD_AS says."""

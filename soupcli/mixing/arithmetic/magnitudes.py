@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.mixing.arithmetic.arrays import Array, library_of
@@ -58,6 +59,15 @@ class Bounds(NamedTuple):
         if zeros:
             lows, highs = [low + 1 for low in lows], [min(high + 1, largest) for high in highs]
         return cls(whole, [_range(format_, *ends) for ends in zip(lows, highs, strict=True)], zeros)
+
+    @classmethod
+    def beside(cls, blocks: Sequence[tuple[Bounds, int]]) -> Bounds:
+        """The bounds of blocks that lie side by side, each with its columns: whole pieces, but for the last block."""
+        if len(blocks) == 1:
+            return blocks[0][0]
+        whole = reduce(Range.joined, (found.whole for found, _ in blocks))
+        pieces = [found.piece(number) for found, columns in blocks for number in range(-(-columns // PIECE))]
+        return cls(whole, pieces, any(found.zeros for found, _ in blocks))
 
     def piece(self, number: int) -> Range:
         """Return the bounds of one piece."""

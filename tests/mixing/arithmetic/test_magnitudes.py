@@ -76,6 +76,21 @@ def test_pieces_with_zeros(seed: int, values: list[float]) -> None:
     assert spread.whole.largest == float(numbers.abs().max())
 
 
+@given(st.integers(0, 2**32), st.sampled_from([enough, never]))
+@settings(max_examples=10, deadline=None)
+def test_beside(seed: int, is_enough: Callable[[Range], bool]) -> None:
+    """Bounds of blocks side by side are those of the whole, and no piece lies outside of its own."""
+    numbers = torch.randn(2, 5 * PIECE - 3, generator=torch.Generator().manual_seed(seed))
+    numbers[:, 3 * PIECE] = 0
+    blocks = numbers.split(2 * PIECE, dim=1)
+    joined = Bounds.beside([(bounds_of(block, is_enough), block.shape[1]) for block in blocks])
+    assert (joined.whole, joined.zeros) == (bounds_of(numbers).whole, True)
+    for number, piece in enumerate(numbers.split(PIECE, dim=1)):
+        own = bounds_of(piece).whole
+        assert joined.piece(number) == own.joined(joined.piece(number))
+        assert joined.piece(number) == own or is_enough is enough or not piece.all()
+
+
 def test_not_asked_for() -> None:
     """Where the whole is narrow enough, pieces are as it is."""
     spread = bounds_of(torch.ones(2, 2 * PIECE), enough)
