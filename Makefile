@@ -87,7 +87,7 @@ $(SITE_VENV)/.ready: constraints.txt
 	@touch $@
 
 cases: $(READY) ## run the cases of faults beside this folder, if they are there
-	@if [ -f $(CASES) ]; then PATH="$(BIN):$$PATH" $(BIN)/python $(CASES); else echo "skipped: there is no $(CASES)"; fi
+	@if [ -f $(CASES) ]; then PATH="$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/tests/helpers/former_names" $(BIN)/python $(CASES); else echo "skipped: there is no $(CASES)"; fi
 
 gpu: $(READY) ## what a CUDA device must prove, in one call: within 8 minutes
 	$(BIN)/python benchmarks/gpu.py
