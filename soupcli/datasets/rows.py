@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO, overload
 
 from soupcli.datasets.prompts import check_is_file
-from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
 from soupcli.files.json_text import TooManyValuesError, parse_json
-from soupcli.files.small_file import read_end, read_start
+from soupcli.files.parquet import check_parquet, open_parquet, read_columns
+from soupcli.files.small_file import read_start
 from soupcli.late import collection_paused
 from soupcli.wording import suggestion, with_article
 
@@ -25,10 +25,6 @@ Row = dict[str, Any]
 
 MOST_OF_LINE = 1_000_000  # bytes of a first line that are looked at
 ENCODING = "utf-8-sig"  # with or without the mark that spreadsheets put first
-MOST_UNPACKED = 200  # bytes that one byte of a parquet file unpacks to
-MOST_VALUES, MOST_REPEATED = 1_000_000, 4  # of a column of such a file, and further ones for each byte
-MOST_FOOTER, MOST_GROUPS = 1 << 24, 10_000  # `datasets` writes a group for each thousand rows, or hundred pictures
-FEWER_GROUPS = "write it again with larger groups: pyarrow.parquet.write_table(table, FILE, row_group_size=10_000)"
 LONG_LINE = 1_000_000  # characters of a line whose values are counted before it is parsed
 MOST_COLUMNS, SHOWN = 10_000, 20
 BLANK, MOST_BLANK = ("\n", "\r\n", "\r"), 100_000  # lines, one after the other
@@ -97,7 +93,7 @@ def columns_of(path: Path) -> list[str]:
     """Return the names of the columns, from the beginning of the file, or nothing if it cannot be read."""
     if path.suffix.lower() == ".parquet":
         try:
-            return list(_open_parquet(path).schema_arrow.names)
+            return list(open_parquet(path).schema_arrow.names)
         except (OSError, ValueError, NotImplementedError, ValidationError):
             return []
     try:
@@ -115,8 +111,8 @@ def first_rows(path: Path, most: int = 100) -> list[Row]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         try:
-            file = _open_parquet(path)
-            _check_parquet(path, file.metadata, file.schema_arrow.names)
+            file = open_parquet(path)
+            check_parquet(path, file.metadata, file.schema_arrow.names)
             batch = next(file.iter_batches(batch_size=most), None)
             return list(batch.to_pylist()) if batch is not None else []
         except (OSError, ValueError, NotImplementedError, ArithmeticError, LookupError, ValidationError):
@@ -253,7 +249,7 @@ def class_names(path: Path, column: str) -> list[str] | None:
     """Return the names that a parquet file of `datasets` gives to a column's numbers (its ClassLabel feature)."""
     if path.suffix.lower() != ".parquet":
         return None
-    metadata = _open_parquet(path).schema_arrow.metadata or {}
+    metadata = open_parquet(path).schema_arrow.metadata or {}
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -263,76 +259,10 @@ def class_names(path: Path, column: str) -> list[str] | None:
 
 def _parquet(path: Path, columns: Sequence[str]) -> Sequence[Row]:
     """Rows with only the named columns. If the file lacks one, a single row with all names of the file."""
-    parquet = import_extra("pyarrow.parquet", extra="parquet")
-    try:
-        file = _open_parquet(path)
-        flat = {file.schema.column(place).path for place in range(len(file.schema))}.intersection(columns)
-        # A text that a million rows share is one text. Where the groups lie, of which there may be many, is read once.
-        file = parquet.ParquetFile(path, metadata=file.metadata, read_dictionary=sorted(flat))
-        wanted = columns or file.schema_arrow.names
-        known = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
-        if len(known) < len(set(wanted)):
-            return [dict.fromkeys(file.schema_arrow.names)]
-        for name in known:
-            if file.schema_arrow.names.count(name) > 1:
-                raise ValidationError(f"{path}: has the column {name!r} twice", hint="rename one of them")
-        _check_parquet(path, file.metadata, known)
-        table = file.read(columns=known)
-        values = [_values(path, name, table.column(name)) for name in known]
-    except (ValueError, NotImplementedError) as cause:  # pyarrow.ArrowInvalid, ArrowNotImplementedError
-        raise ValidationError(f"{path}: not a parquet file: {next(iter(str(cause).splitlines()), '')}") from cause
-    return Columns(dict(zip(known, values, strict=True)))
-
-
-def _open_parquet(path: Path) -> Any:
-    """Open a parquet file. Raises ValidationError if what it says of its parts is more than a set of examples has."""
-    parquet = import_extra("pyarrow.parquet", extra="parquet")
-    end = read_end(path, 8)  # how long the footer is, and PAR1
-    length = int.from_bytes(end[:4], "little")
-    if end[4:] == b"PAR1" and MOST_FOOTER < length < path.stat().st_size:
-        raise ValidationError(
-            f"{path}: says in {length} bytes where its parts lie, at most {MOST_FOOTER} are read", hint=FEWER_GROUPS
-        )
-    file = parquet.ParquetFile(path)
-    if file.metadata.num_row_groups > MOST_GROUPS:
-        raise ValidationError(
-            f"{path}: has {file.metadata.num_row_groups} row groups, at most {MOST_GROUPS} are read", hint=FEWER_GROUPS
-        )
-    return file
-
-
-def _values(path: Path, name: str, column: Any) -> list[Any]:
-    """Return the values of a column of a table; equal texts of a dictionary are one object.
-
-    Raises ValidationError for those that Python has no object for, such as dates of far years and unknown time zones.
-    """
-    found: list[Any] = []
-    try:
-        for chunk in column.chunks:
-            if hasattr(chunk, "dictionary"):
-                words = chunk.dictionary.to_pylist()
-                found += [None if place is None else words[place] for place in chunk.indices.to_pylist()]
-            else:
-                found += chunk.to_pylist()
-    except (ValueError, ArithmeticError, LookupError) as cause:
-        why = next(iter(str(cause).splitlines()), "")
-        raise ValidationError(
-            f"{path}: column {name!r} of {column.type} cannot be read: {why}", hint="store it as text or numbers"
-        ) from cause
-    return found
-
-
-def _check_parquet(path: Path, metadata: Any, columns: Sequence[str]) -> None:
-    """Raises ValidationError for a small file whose columns unpack to a huge size."""
-    unpacked = values = 0
-    places = [at for at in range(metadata.num_columns) if metadata.schema.column(at).path.split(".")[0] in columns]
-    for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
-        for part in map(group.column, places):
-            unpacked, values = unpacked + part.total_uncompressed_size, values + part.num_values
-    size = path.stat().st_size
-    most_values = (MOST_VALUES + MOST_REPEATED * size) * max(1, len(columns))
-    if unpacked > MOST_UNPACKED * size + LONGEST or max(values, metadata.num_rows) > most_values:
-        raise ValidationError(f"{path}: {size} bytes that unpack to {unpacked} in {metadata.num_rows} rows")
+    names = columns_of(path) if columns else []
+    if set(columns) - set(names) and names:
+        return [dict.fromkeys(names)]
+    return Columns(read_columns(path, columns))
 
 
 READERS: dict[str, Callable[[Path, Sequence[str]], Sequence[Row]]] = {

@@ -197,13 +197,13 @@ def test_very_many_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     table = pyarrow.table({"text": ["a"] * 9, "label": [0] * 9})
     path = tmp_path / "val.parquet"
     pyarrow.parquet.write_table(table, path, row_group_size=1)
-    monkeypatch.setattr("soupcli.datasets.rows.MOST_GROUPS", 9)
+    monkeypatch.setattr("soupcli.files.parquet.MOST_GROUPS", 9)
     assert len(read_rows(path, ["text"])) == 9
-    monkeypatch.setattr("soupcli.datasets.rows.MOST_GROUPS", 8)
+    monkeypatch.setattr("soupcli.files.parquet.MOST_GROUPS", 8)
     with pytest.raises(ValidationError, match=r"val\.parquet: has 9 row groups, at most 8 are read"):
         read_rows(path, ["text"])
     assert first_rows(path) == [] == columns_of(path)
-    monkeypatch.setattr("soupcli.datasets.rows.MOST_FOOTER", 100)
+    monkeypatch.setattr("soupcli.files.parquet.MOST_FOOTER", 100)
     with pytest.raises(ValidationError, match=r"val\.parquet: says in \d+ bytes where its parts lie, at most 100 "):
         read_rows(path, ["text"])
 

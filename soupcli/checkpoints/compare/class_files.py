@@ -10,6 +10,7 @@ import os
 import re
 from collections import deque
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,15 @@ from soupcli.checkpoints.compare.documents import (
     MLMODEL,
     OF_BYTES,
     OF_TEXT,
+    PARQUET,
     PYTHON,
     SETTINGS,
     TIMES,
+    XML,
     may_list,
     most_of,
 )
-from soupcli.checkpoints.formats.class_lists import is_class_list, is_embedded_list
+from soupcli.checkpoints.formats.class_lists import is_class_list, is_embedded_list, is_unread_list
 from soupcli.checkpoints.formats.class_words import EMBEDDED
 from soupcli.checkpoints.formats.name_lists import MOST
 from soupcli.checkpoints.formats.setting_words import OF_STATISTICS
@@ -53,6 +56,7 @@ DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
 OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
 DATA_OF_MLFLOW = "data"  # the folder with the weights, below that of the model
 HYDRA = ".hydra/config.yaml"
+OF_CVAT = "annotations.xml"
 # Folders with classes of examples, not of rows.
 OF_EXAMPLES = re.compile(
     r"(.*[_-])?(train(ing)?|val(id|idation)?|dev|test|eval\w*|splits?|folds?|oof|pred(ict(ion|ed))?s?|results?|outputs?"
@@ -74,7 +78,8 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
     """
     room = float(MOST_BYTES)
     kept: dict[str, Path] = {}
-    found = sorted(_candidates(checkpoint).items(), key=lambda one: (*_order(one[1].name), one[0]))
+    read = ((label, file) for label, file in _candidates(checkpoint).items() if not is_unread_list(file.name))
+    found = sorted(read, key=lambda one: (*_order(one[1].name), one[0]))
     for label, file in found[:MOST_FILES]:
         size = _size_of(file)
         if size <= min(room, most_of(file)):
@@ -88,19 +93,24 @@ def _order(name: str) -> tuple[bool, bool]:
     return not may_list(name), name.endswith(PYTHON)
 
 
-def too_large(checkpoint: Checkpoint) -> dict[str, tuple[Path, str]]:
-    """Return the files that may list classes and are too large to be read, with what is too much, by their labels."""
-    found = {label: file for label, file in _candidates(checkpoint).items() if may_list(file.name)}
-    much = {label: (file, _too_much(file)) for label, file in found.items()}
-    return {label: (file, what) for label, (file, what) in much.items() if what is not None}
+def unread(checkpoint: Checkpoint) -> dict[str, tuple[Path, str]]:
+    """Return the files that may list classes and are not read, with why, by their labels."""
+    candidates = _candidates(checkpoint).items()
+    found = {label: file for label, file in candidates if may_list(file.name) or is_unread_list(file.name)}
+    why = {label: (file, _why_unread(file)) for label, file in found.items()}
+    return {label: (file, reason) for label, (file, reason) in why.items() if reason is not None}
 
 
-def _too_much(file: Path) -> str | None:
-    size, most = _size_of(file), most_of(file)
+def _why_unread(file: Path) -> str | None:
+    size, most, suffix = _size_of(file), most_of(file), file.suffix.lower()
     if most < size < math.inf:
-        return f"{most} bytes"
+        return f"has more than {most} bytes"
+    if is_unread_list(file.name) and size < math.inf:
+        return f"is {suffix}, which is not read"
+    if suffix == PARQUET and size < math.inf and find_spec("pyarrow") is None:
+        return "is read with pyarrow, which is not installed"
     if 2 * MOST < size <= most and _entries_in(read_small(file, most=most)) > MOST:
-        return f"{MOST} entries"
+        return f"has more than {MOST} entries"
     return None
 
 
@@ -265,6 +275,8 @@ def _size_of(file: Path) -> float:
 def _may_state(name: str) -> bool:
     """Whether a file may state classes or statistics by its name. Other pickles of torch are weights."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see `_names_in`
-    known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES or name == MLMODEL
-    lists = is_class_list(name) or is_embedded_list(name)
+    of_settings = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES or name == MLMODEL
+    # Other XML and archives are networks, annotations and arrays.
+    known = may_list(name) or name == OF_CVAT if suffix in (XML, ".npz") else of_settings
+    lists = is_class_list(name) or is_embedded_list(name) or is_unread_list(name)
     return (known or lists or is_statistics(name)) and not name.startswith(OTHERS)

@@ -6,7 +6,7 @@ class_orders(checkpoint)                                # {"config.json: id2labe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.compare.class_files import files_of
@@ -46,7 +46,7 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
         # A list of ids is of examples, a map from names to ids numbers rows: of speakers, languages.
         is_other = OTHERS.fullmatch(file.stem) is not None and not file.stem.lower().endswith("ids")
         maps_names = isinstance(document, Mapping) and not is_other and not BY_MERIT.fullmatch(file.stem)
-        of_file = names_by_row(document) if is_list or maps_names else None
+        of_file = names_by_row(_only_part(document) if is_list else document) if is_list or maps_names else None
         if of_file is not None and (is_list or not are_settings(of_file)):
             found.setdefault(label, of_file)
         for key, names in named_rows(document, file.stem).items():
@@ -54,19 +54,17 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
     return found
 
 
-def other_orders(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield the lists that hold the same names in another order, whatever they are called, with the place of both.
+def _only_part(document: Any) -> Any:
+    """Return what a map of one entry holds, such as the element at the top of XML; anything else as it is."""
+    only = next(iter(document.values())) if isinstance(document, Mapping) and len(document) == 1 else None
+    return only if isinstance(only, list | Mapping) else document
 
-    Lists of parts of the network, such as those that were frozen, are left out.
+
+def shared_lists(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the lists of different names that both have, whatever they are called, with the place of both.
+
+    Those that equal files hold are left out.
     """
-    parts = {part for name in one.tensors for part in name.split(".")}
-    for place, names, others in _shared_lists(one, two):
-        moved = names != others and sorted(names) == sorted(others)
-        if moved and not parts.issuperset(part for name in names for part in name.split(".")):
-            yield place, names, others
-
-
-def _shared_lists(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[str], list[str]]]:
     for place, names in one.origin.lists.items():
         if place in two.origin.lists:
             yield place, list(names), list(two.origin.lists[place])
@@ -77,6 +75,14 @@ def _shared_lists(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[
             continue
         lists, others = (_lists_in(each) for each in (file, other))
         yield from ((f"{label}{key}", names, others[key]) for key, names in lists.items() if key in others)
+
+
+def are_moved(checkpoint: Checkpoint, names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two lists hold the same names in another order, and not those of parts of the checkpoint."""
+    if names == others or sorted(names) != sorted(others):
+        return False
+    parts = {part for name in checkpoint.tensors for part in name.split(".")}
+    return not parts.issuperset(part for name in names for part in name.split("."))
 
 
 def other_lists_of(checkpoint: Checkpoint) -> dict[str, list[str]]:

@@ -13,15 +13,24 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from soupcli.checkpoints.formats.class_lists import is_class_list
-from soupcli.checkpoints.formats.class_texts import rows_of_pbtxt, rows_of_text
-from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
+from soupcli.checkpoints.formats.class_texts import rows_of_pbtxt, rows_of_table, rows_of_text
+from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_npz, read_pickle
 from soupcli.checkpoints.formats.python_settings import of_python
 from soupcli.checkpoints.formats.statistics_files import is_statistics
-from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_mlmodel, of_params, of_toml, of_yaml
+from soupcli.checkpoints.formats.text_documents import (
+    of_front_matter,
+    of_ini,
+    of_mlmodel,
+    of_params,
+    of_toml,
+    of_xml,
+    of_yaml,
+)
 from soupcli.checkpoints.formats.torch_archives import read_object
-from soupcli.errors import CheckpointError
+from soupcli.errors import CheckpointError, MissingExtra, ValidationError
 from soupcli.files.json_text import parse_json
 from soupcli.files.letters import decoded
+from soupcli.files.parquet import read_columns
 from soupcli.files.reading import FileVersion
 from soupcli.files.small_file import read_small
 
@@ -57,6 +66,9 @@ def _document(file: Path) -> Any:
     suffix = file.suffix.lower()
     try:
         content = read_small(file, most=most_of(file))
+        if suffix == PARQUET:
+            columns = read_columns(file)
+            return rows_of_table([*columns], [list(map(str, column)) for column in columns.values()])
         if suffix in OF_BYTES:
             return OF_BYTES[suffix](content)
         if suffix in OF_TORCH:
@@ -65,7 +77,7 @@ def _document(file: Path) -> Any:
         return (OF_NAME.get(file.name) or OF_TEXT.get(suffix, rows_of_text))(text)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None  # of whatever a stranger has written
-    except CheckpointError:
+    except (CheckpointError, ValidationError, MissingExtra):
         return None
 
 
@@ -84,6 +96,7 @@ def most_of(file: Path) -> int:
 
 
 MLMODEL = "MLmodel"
+PARQUET, XML = ".parquet", ".xml"
 YAML, PYTHON = (".yaml", ".yml"), ".py"
 TIMES = {".yaml": 5, ".yml": 5, PYTHON: 8}  # as long as JSON takes
 LINES = (".txt", ".jsonl", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
@@ -99,11 +112,13 @@ OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".md": lambda content: of_front_matter(content[:MAX_YAML_SETTINGS]),
     ".pbtxt": rows_of_pbtxt,
     PYTHON: of_python,
+    XML: of_xml,
 }
 # Files that are told by their whole name: of open_clip's training, and of MLflow.
 OF_NAME: dict[str, Callable[[str], Any]] = {"params.txt": of_params, MLMODEL: of_mlmodel}
 OF_BYTES: dict[str, Callable[[bytes], Any]] = {
     ".npy": read_npy,
+    ".npz": read_npz,
     ".pkl": read_pickle,
     ".pickle": read_pickle,
     ".joblib": read_pickle,

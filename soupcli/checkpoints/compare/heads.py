@@ -38,7 +38,9 @@ COMMON = re.compile(
     r"|module|data(set)?|meta|args|h?params|hyper|parameters|cls|classifier|categor(y|ies)|targets?|dict|encoder"
 )
 # Keys of lists with a module for each name, and the numbers of such modules.
-OF_MODULES = re.compile(r"(\w+_)?(tasks?|domains?|experts?|modalit(y|ies)|views|branches|heads)(_?(names|list|order))?")
+OF_MODULES = re.compile(
+    r"(\w+_)?(tasks?|domains?|experts?|modalit(y|ies)|views|branches|heads|instruments|stems|sources)(_?(names|list|order))?"
+)
 NUMBERED = re.compile(r"\.(\d+)(?=\.)")
 FEWEST_EMBEDDED = 3  # rows of an embedding that a list may name: tokens have two types in many networks
 MOST_ANCHORS = 9  # boxes at one place, each with numbers for all classes

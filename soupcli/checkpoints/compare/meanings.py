@@ -9,19 +9,20 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.compare.class_files import too_large
+from soupcli.checkpoints.compare.class_files import unread
 from soupcli.checkpoints.compare.class_orders import (
     HEADS,
     SHOWN,
+    are_moved,
     class_orders,
     contradict,
     other_classes,
-    other_orders,
+    shared_lists,
     shown,
 )
 from soupcli.checkpoints.compare.heads import heads_for, modules_for, patterns_of
 from soupcli.checkpoints.compare.inputs import check_inputs
-from soupcli.checkpoints.compare.tokens import check_tokens
+from soupcli.checkpoints.compare.tokens import check_tokens, check_vocabulary
 from soupcli.checkpoints.formats.class_lists import is_class_list, plain_name
 from soupcli.checkpoints.formats.class_words import EMBEDDED, PLACEHOLDER
 from soupcli.errors import MixError
@@ -36,7 +37,7 @@ MOST_MORE = 2  # rows of an embedding beyond those of a longer list: padding, an
 
 
 def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
-    """Return a line for each file or pair of files that is too large to be compared.
+    """Return a line for each file or pair of files that cannot be compared.
 
     Raises MixError if a mixed row means different tokens or classes in two checkpoints, a column different inputs.
     """
@@ -46,7 +47,7 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
         notes += check_tokens(first, other, selection)
         notes += _check_classes(first, other, selection)
         notes += check_inputs(first, other, selection)
-        notes += _classes_in_large_files(first, other)
+        notes += _unread_classes(first, other)
     return notes
 
 
@@ -59,8 +60,11 @@ def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter
     if said[0] is not None and said[1] is not None:  # id2label of one, label2id or a list of the other
         lists.append(_List("", (said[0], said[1])))
     stated = [len(names) for names in said if names is not None and not all(map(PLACEHOLDER.fullmatch, names))]
-    for place, names, others in other_orders(first, other):
-        if stated != [len(names)] * 2:  # else both name their rows, and the list is of something else
+    for place, names, others in shared_lists(first, other):
+        check_vocabulary(first, other, selection, place, names, others)
+        if (
+            are_moved(first, names, others) and stated != [len(names)] * 2
+        ):  # else both name their rows, and the list is of something else
             lists.append(_List(place, (names, others), place, sure=False))
     found = (_check_order(first, other, selection, each, lengths) for each in lists)
     return list(dict.fromkeys(note for note in found if note is not None))
@@ -81,15 +85,15 @@ def _unclear(source: str) -> str:
     return "" if ": " in source or is_class_list(name) or _is_embedded(source) else source
 
 
-def _classes_in_large_files(first: Checkpoint, other: Checkpoint) -> list[str]:
-    """Return a line for each file that may list classes, is too large to be read and differs or is in one alone."""
-    one, two = too_large(first), too_large(other)
+def _unread_classes(first: Checkpoint, other: Checkpoint) -> list[str]:
+    """Return a line for each file that may list classes, is not read and differs or is in one alone."""
+    one, two = unread(first), unread(other)
     differ = [
         name for name in {**one, **two} if not (name in one and name in two and same_bytes(one[name][0], two[name][0]))
     ]
     return [
-        f"{file}: has more than {much}: classes of {first.path} and {other.path} are not compared"
-        for file, much in (two.get(name) or one[name] for name in differ)
+        f"{file}: {why}: classes of {first.path} and {other.path} are not compared"
+        for file, why in (two.get(name) or one[name] for name in differ)
     ]
 
 

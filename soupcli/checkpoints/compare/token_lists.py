@@ -22,10 +22,13 @@ from soupcli.errors import CheckpointError
 from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.letters import decoded
 from soupcli.files.reading import FileVersion
+from soupcli.files.small_file import read_small
 from soupcli.late import late_pattern
 
 MOST_VALUES = 2_500_000  # in a file: a quarter of a million tokens, and the pairs that they are merged from
 MOST_TOKENS = 1_000_000  # of other files
+CONFIG, OF_LANGUAGES = "tokenizer_config.json", "vocab.json"
+MAX_CONFIG = 1 << 23  # bytes of the first, which may list many added tokens
 MAX_YAML = 1 << 19  # bytes: thirty thousand tokens, which take a second
 DEEPEST = 2  # levels of a document that are searched
 LONGEST_ENTRY = 3  # of a list with more than tokens: a token, its score and its kind
@@ -59,6 +62,20 @@ def _of_added(content: bytes) -> dict[str, int]:
     """Of tokenizer_config.json, which may state the tokens that were added to a vocabulary."""
     added = _of_json(content).get("added_tokens_decoder") or {}
     return {token["content"]: int(row) for row, token in added.items()}
+
+
+def language_of(config: Path) -> str:
+    """Return the language whose tokens a tokenizer_config.json takes from a vocabulary of many, as MMS does, or ""."""
+    try:
+        language = parse_json(read_small(config, most=MAX_CONFIG)).get("target_lang")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    return language if isinstance(language, str) else ""
+
+
+def of_language(language: str, content: bytes) -> dict[str, int]:
+    """Of one language in a vocabulary of many."""
+    return _of_document(_of_json(content).get(language))
 
 
 def _of_lines(content: bytes) -> dict[str, int]:
@@ -194,11 +211,11 @@ SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model
 MAIN = Tokens("tokenizer.json", _of_tokenizer)
 TOKENS = (  # the first that both have counts
     MAIN,
-    Tokens("vocab.json", partial(of_any, "vocab.json")),
+    Tokens(OF_LANGUAGES, partial(of_any, OF_LANGUAGES)),
     Tokens("vocab.txt", _of_lines),
     *(Tokens(name, partial(of_any, name)) for name in SENTENCEPIECE),
 )
-ADDED = (MAIN, Tokens("added_tokens.json", _of_json), Tokens("tokenizer_config.json", _of_added))
+ADDED = (MAIN, Tokens("added_tokens.json", _of_json), Tokens(CONFIG, _of_added))
 ALIKE = TOKENS[:3]  # number tokens alike
 FAMILIES = (
     *(TOKENS, ADDED, (Tokens("dict.txt", _of_counts),), (Tokens("tekken.json", _of_tekken),)),

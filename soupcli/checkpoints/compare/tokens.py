@@ -20,13 +20,17 @@ from soupcli.checkpoints.compare.token_lists import (
     ADDED,
     ALIKE,
     BELOW,
+    CONFIG,
     FAMILIES,
     MERGES,
     NAMED,
+    OF_LANGUAGES,
     TOKENS,
     Tokens,
+    language_of,
     numbers_tokens,
     of_any,
+    of_language,
     of_merges,
     of_torch,
 )
@@ -72,22 +76,27 @@ def check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) 
     notes: list[str] = []
     for one, two in _pairs(first, other):
         try:
-            if not same_bytes(one[0], two[0]):
+            if one[1] != two[1] or not same_bytes(one[0], two[0]):
                 lists = (str(one[0]), _tokens(*one)), (str(two[0]), _tokens(*two))
                 _check_numbers(first, selection, *lists, added=one[1] in ADDED[1:])
         except _TooLarge as cause:
             notes.append(f"{cause}: tokens of {first.path} and {other.path} are not compared")
-    for place, names in first.origin.lists.items():
-        others = other.origin.lists.get(place)
-        if others is not None and _is_vocabulary(place):
-            said = f"{first.path}: {place}", f"{other.path}: {place}"
-            _check_numbers(first, selection, (said[0], _in_order(names)), (said[1], _in_order(others)))
     return notes
 
 
-def _is_vocabulary(place: str) -> bool:
-    key = place.rpartition(".")[2]
-    return TOKEN_KEYS.fullmatch(key) is not None or LETTERS.fullmatch(key) is not None
+def check_vocabulary(
+    first: Checkpoint,
+    other: Checkpoint,
+    selection: TensorFilter,
+    place: str,
+    names: Sequence[str],
+    others: Sequence[str],
+) -> None:
+    """Raise MixError if both list tokens at `place`, in a file or in its settings, and one has two numbers."""
+    key = place.rpartition(": ")[2].rpartition(".")[2]
+    if TOKEN_KEYS.fullmatch(key) or LETTERS.fullmatch(key):
+        said = f"{first.path}: {place}", f"{other.path}: {place}"
+        _check_numbers(first, selection, (said[0], _in_order(names)), (said[1], _in_order(others)))
 
 
 def _in_order(names: Sequence[str]) -> dict[str, int]:
@@ -177,6 +186,10 @@ def _pairs_in(one: Mapping[str, Path], two: Mapping[str, Path]) -> Iterator[tupl
         if shared is not None:
             found[shared] = (one[shared.name], shared), (two[shared.name], shared)
     yield from found.values()
+    languages = [language_of(each[CONFIG]) if CONFIG in each else "" for each in (one, two)]
+    if OF_LANGUAGES in one and OF_LANGUAGES in two and all(languages) and languages[0] != languages[1]:
+        of_one, of_two = (Tokens(OF_LANGUAGES, partial(of_language, language)) for language in languages)
+        yield (one[OF_LANGUAGES], of_one), (two[OF_LANGUAGES], of_two)
     if not found.keys().isdisjoint(TOKENS):
         return
     alike = [[(each[kind.name], kind) for kind in ALIKE if kind.name in each] for each in (one, two)]

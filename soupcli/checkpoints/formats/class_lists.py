@@ -55,8 +55,26 @@ ENDINGS = (
     "lst",
     "list",
     "pbtxt",
+    "xml",
 )
-BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
+BINARY = ("npy", "npz", "pkl", "pickle", "joblib", "pt", "pth", "parquet")
+UNREAD = (
+    "feather",
+    "arrow",
+    "ipc",
+    "xlsx",
+    "xls",
+    "ods",
+    "mat",
+    "h5",
+    "hdf5",
+    "msgpack",
+    "rds",
+    "rdata",
+    "sqlite",
+    "db",
+)
+OF_EXAMPLES = ("labels", "label", "targets", "target", "tags")  # whose files in such forms mostly have one for each
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
 View = Callable[[Any], "Mapping[Any, Any] | None"]
 
@@ -216,8 +234,19 @@ def _are_letters(key: str, value: str) -> bool:
 def is_class_list(name: str) -> bool:
     """Whether a file of this name lists the classes of the network that it lies beside."""
     stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
-    known = ending.lower() in (*ENDINGS, *BINARY) and (LISTS.fullmatch(stem) or _of_known_data(stem))
-    return (ending == "names" or bool(known)) and BY_MERIT.fullmatch(stem) is None
+    named = ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and _lists_classes(stem))
+    return named and BY_MERIT.fullmatch(stem) is None
+
+
+def is_unread_list(name: str) -> bool:
+    """Whether a file of this name lists classes in a form that is not read."""
+    stem, _, ending = name.rpartition(".")
+    known = ending.lower() in UNREAD and stem.lower() not in OF_EXAMPLES and _lists_classes(stem)
+    return known and BY_MERIT.fullmatch(stem) is None
+
+
+def _lists_classes(stem: str) -> bool:
+    return LISTS.fullmatch(stem) is not None or _of_known_data(stem)
 
 
 def _of_known_data(stem: str) -> bool:

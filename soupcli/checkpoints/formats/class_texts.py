@@ -117,7 +117,11 @@ def _table(lines: Sequence[str], mark: str) -> list[str] | None:
     rows = [[cell.strip().strip('"') for cell in line.split(mark)] for line in lines]
     if len(rows) < 3 or any(len(row) != len(rows[0]) for row in rows):
         return None
-    header, columns = rows[0], [list(column) for column in zip(*rows[1:], strict=True)]
+    return rows_of_table(rows[0], [list(column) for column in zip(*rows[1:], strict=True)])
+
+
+def rows_of_table(header: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str] | None:
+    """Return the names in the first column that is called as names are, as `rows_of_text` does of a table."""
     names = next((column for title, column in zip(header, columns, strict=True) if HEADER.fullmatch(title)), None)
     if names is None or len(set(names)) < len(names):
         return None

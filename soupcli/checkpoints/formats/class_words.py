@@ -26,7 +26,7 @@ KEYS = late_pattern(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
 LISTS = late_pattern(rf"names | ([\w-]+[_-])?({_LISTS})", WORDS)
 # The end of a file's name that says of which data a list of classes is: categories_places365, classes_v2.
 OF_DATA = late_pattern(r"(?!(fold|run|exp|epoch|step|seed|split|part))[a-z]+\d+[km]?", re.IGNORECASE)
-HEADER = late_pattern(rf"{_NAME}|{_NAMES}", re.IGNORECASE)  # of a table's column of names
+HEADER = late_pattern(rf"{_NAME}|{_NAMES}|(display|{_NAME})_?name|species", re.IGNORECASE)  # of a column of names
 OBJECT_NUMBER = late_pattern(rf"({_NAME}[_-]?)?({_NUMBER}|number)", re.IGNORECASE)  # of one class in a list of objects
 OBJECT_NAME = late_pattern(rf"((display|{_NAME})_?)?name|{_NAME}|title", re.IGNORECASE)
 NUMBERED = late_pattern(rf"({_NAME}|row|no|number)?[ _-]?({_NUMBER}|no|number|code|value)?", re.IGNORECASE)
@@ -126,7 +126,8 @@ _TOKEN = "(token|char|letter|word|phone(me)?|symbol|piece)s?"
 TOKEN_KEYS = late_pattern(
     rf"""
     stoi | itos | vocab(ulary|s)?(_?(json|dict|list|map))? | tokens? | symbols | (src|tgt|source|target)_(dict|vocab)
-    | {_TOKEN}_?(2|to)_?{_ID} | (id|idx|ind(ex|ices))_?(2|to)_?{_TOKEN}
+    | {_TOKEN}(_?{_ID})?_?(map(ping)?|list|table|dict) | {_TOKEN}_?(2|to)_?{_ID}
+    | (id|idx|ind(ex|ices))_?(2|to)_?{_TOKEN}
     """,
     WORDS,
 )

@@ -36,6 +36,8 @@ INPUTS = late_pattern(
     | (ref|min)_level_db | max_wav_value | spec_gain
     | features?_?(type|extractor)
     | (seq(uence)?|context|input|pred(iction)?|history|clip|chunk)_?(len(gth)?|steps) | look_?back | horizon
+    | (chat_?|prompt_?|conv(ersation)?_?|instruction_?|agent_?)?template(_?(type|name))? | conv_?(mode|version)
+    | prompt_?(style|format) | default_?system | system_?(prompt|message)
     | (n|num)_?(obs|action)_steps | (n|num)_?frames | (do_)?lower_?case | voxel_?size | point_cloud_range
     """,
     WORDS,
@@ -117,6 +119,9 @@ IN_PART: dict[str, Kind] = {
     "act_cfg.type": "network",
     "conv_cfg.type": "network",
     "kwargs.sources": "network",  # of Demucs: what its outputs are
+    "training.instruments": "network",  # of other separators of music: likewise
+    "training.target_instrument": "network",
+    "args.system": "inputs",  # of ms-swift
 }
 MOST_CHECKED = 200  # letters of a key
 
@@ -131,11 +136,11 @@ def kind_of(key: str) -> Kind | None:
     *above, last = key.split(".")
     while (last.isdecimal() or last == "value") and above:  # the place in a list; Weights & Biases' settings
         last = above.pop()
-    if len(key) > MOST_CHECKED or _is_of_training(above, last):
-        return None
-    in_part = IN_PART.get(f"{above[-1]}.{last}".lower()) if above else None
+    in_part = IN_PART.get(f"{above[-1]}.{last}".lower()) if above and len(key) <= MOST_CHECKED else None
     if in_part is not None:
         return in_part
+    if len(key) > MOST_CHECKED or _is_of_training(above, last):
+        return None
     last = last.rstrip("_")  # of scikit-learn's attributes
     statistics = any(map(OF_STATISTICS.fullmatch, above))
     if statistics and MEASURED.fullmatch(above[0]):  # timing_stats.json

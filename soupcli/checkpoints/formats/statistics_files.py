@@ -8,6 +8,7 @@ numpy is not needed. Format of .npz: numpy.lib.format in a zip archive.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import struct
@@ -24,6 +25,7 @@ from soupcli.checkpoints.formats.setting_words import MEASURED, OF_NUMBERS, OF_S
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.formats.zip_directory import BrokenZip, Record, read_directory
 from soupcli.checkpoints.shell_patterns import matches
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_bytes, sha256
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 
     from soupcli.files.reading import FileVersion
 
+JSON = ".json"
 TORCH = (".pt", ".pth", ".bin")
 PLAIN = (".npy", ".pkl", ".pickle", ".joblib", ".ark", ".mvn", "")  # the same numbers are the same bytes
 TABLES = (".txt", ".csv", ".tsv")
+OF_TOKENS = re.compile(r"(.*[_-])?(idf|token_weights)([_-]weights)?", re.IGNORECASE)  # weights of sparse encoders
 OF_EVALUATION = re.compile(r"(val(id|idation)?|dev|test|eval(uation)?)[._-].*", re.IGNORECASE)
 ABOVE = "stats"  # what keys of statistics lie below, whatever their file is called
 CONTENT = "content"
@@ -50,6 +54,8 @@ def is_statistics(name: str) -> bool:
     suffix = suffix.lower()
     if suffix == ".mvn":
         return True
+    if suffix == JSON:
+        return OF_TOKENS.fullmatch(stem) is not None
     measured = MEASURED.fullmatch(stem) or OF_EVALUATION.fullmatch(stem)
     if suffix not in READERS or measured or (suffix in TORCH and matches(name, TRAINER_STATE)):
         return False
@@ -91,6 +97,11 @@ def _of_npz(file: FileVersion) -> dict[str, str]:
     return {name: hash_of(content, "numbers") for name, content in _arrays(file)}
 
 
+def _of_json(file: FileVersion) -> dict[str, str]:
+    numbers = parse_json(read_bytes(file, 0, file.size))
+    return {CONTENT: hash_of(json.dumps(numbers, sort_keys=True).encode(), "numbers")}
+
+
 def _of_bytes(file: FileVersion) -> dict[str, str]:
     return {CONTENT: f"sha256:{sha256(file)[:12]}"}
 
@@ -124,6 +135,7 @@ def _content(file: FileVersion, record: Record) -> bytes:
 
 
 READERS: dict[str, Callable[[FileVersion], dict[str, str]]] = {
+    JSON: _of_json,
     ".npz": _of_npz,
     ".safetensors": _of_safetensors,
     **dict.fromkeys(TORCH, _of_torch),

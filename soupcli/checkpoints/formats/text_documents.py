@@ -1,4 +1,4 @@
-"""Texts of settings and lists as maps, lists and text: YAML, TOML, INI, and what open_clip's training writes.
+"""Texts of settings and lists as maps, lists and text: YAML, TOML, INI, XML, and what open_clip's training writes.
 
 of_yaml("names: [cat, dog]")                            # {"names": ["cat", "dog"]}
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 import configparser
 import tomllib
 from typing import Any
+from xml.etree import ElementTree
 
 import yaml
 
 from soupcli.files.json_text import parse_json
 
 DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
+VALUE = "value"  # the attribute of an element that is one text, such as those of OpenVINO's rt_info
 FENCE = "---"  # around the YAML at the top of a README
 
 
@@ -57,6 +59,43 @@ def of_ini(content: str) -> dict[str, dict[str, str]]:
     except configparser.Error as cause:
         raise ValueError(f"not INI: {cause}") from cause
     return {name: {key: value or "" for key, value in section.items()} for name, section in reader.items()}
+
+
+def of_xml(content: str) -> dict[str, Any]:
+    """Return the element at the top by its name: `<labels><label>cat</label>...` is `{"labels": ["cat", ...]}`.
+
+    A text that declares entities, which may be far longer than the text, is none.
+    """
+    if "<!" in content.replace("<!--", ""):
+        raise ValueError("declares what XML of settings does not need")
+    try:
+        top = ElementTree.fromstring(content)
+    except ElementTree.ParseError as cause:
+        raise ValueError(f"not XML: {cause}") from cause
+    return {_tag(top): _of_element(top, 0)}
+
+
+def _of_element(element: ElementTree.Element, depth: int) -> Any:
+    """Return the parts of an element as a list if all have one name, else by their names; of a leaf its text."""
+    if depth > DEEPEST:
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    own: dict[str, Any] = {key: value for key, value in element.items() if key != VALUE}
+    text = (element.text or "").strip() or element.get(VALUE, "")
+    if not len(element):
+        return {**own, "name": text} if own and text else own or text
+    parts: dict[str, list[Any]] = {}
+    for part in element:
+        parts.setdefault(part.get("name", _tag(part)) if len(part) else _tag(part), []).append(
+            _of_element(part, depth + 1)
+        )
+    named = [*parts]
+    if len(named) == 1 and len(element) > 1:
+        return parts[named[0]]
+    return own | {name: found if len(found) > 1 else found[0] for name, found in parts.items()}
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
 
 
 def of_mlmodel(content: str) -> dict[str, dict[str, Any]]:

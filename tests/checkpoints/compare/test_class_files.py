@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.compare import class_files, documents
 from soupcli.checkpoints.compare.class_files import files_of
-from soupcli.checkpoints.compare.class_orders import class_orders, other_orders
+from soupcli.checkpoints.compare.class_orders import class_orders, shared_lists
 from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.formats import name_lists
@@ -139,7 +143,7 @@ def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert check_meanings([one, two, same], TensorFilter()) == [
         f"{two.path}/config.json: has more than 60 bytes: {said}"
     ]
-    assert not list(other_orders(one, two))
+    assert not list(shared_lists(one, two))
 
 
 @pytest.mark.parametrize(
@@ -156,6 +160,57 @@ def test_too_many_entries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(module, "MOST", 1)
     [note] = check_meanings([open_checkpoint(folder) for folder in folders], TensorFilter())
     assert note.startswith(f"{tmp_path}/1/{name}: has more than 1 entries: classes of")
+
+
+def parquet(file: Path, **columns: object) -> None:
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+
+
+TABLES: dict[str, Callable[[Path, list[str]], object]] = {
+    "labels.parquet": lambda file, names: parquet(file, id=[*range(len(names))], name=names),
+    "classes.parquet": lambda file, names: parquet(file, class_name=names),
+    "classes.npz": lambda file, names: np.savez_compressed(file, classes=np.array(names), counts=np.ones(3)),
+    "label_map.xml": lambda file, names: file.write_text(f"<map>{''.join(f'<c>{one}</c>' for one in names)}</map>"),
+    "annotations.xml": lambda file, names: file.write_text(
+        f"<annotations><meta><task><labels>{''.join(f'<label><name>{one}</name></label>' for one in names)}"
+        "</labels></task></meta></annotations>"
+    ),
+    "categories_places365.txt": lambda file, names: file.write_text(
+        "".join(f"/{one[0]}/{one} {row}\n" for row, one in enumerate(names))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(tmp_path: Path, name: str) -> None:
+    """Parquet, archives of numpy, XML and the lines of Places365 are lists of classes."""
+    a, b, same = (saved(tmp_path / one, rows=3) for one in ("a", "b", "same"))
+    for folder, names in ((a, ["cat", "dog", "cow"]), (b, ["dog", "cat", "cow"]), (same, ["cat", "dog", "cow"])):
+        TABLES[name](folder / name, names)
+    with pytest.raises(MixError, match="stand for other classes"):
+        check_meanings([open_checkpoint(a), open_checkpoint(b)], TensorFilter())
+    assert check_meanings([open_checkpoint(a), open_checkpoint(same)], TensorFilter()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("class_names.xlsx", "is .xlsx, which is not read"),
+        ("label_map.h5", "is .h5, which is not read"),
+        ("classes.parquet", "is read with pyarrow, which is not installed"),
+    ],
+)
+def test_forms_that_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str) -> None:
+    """A list of classes in a form that is not read is named if it differs; labels of examples are none."""
+    monkeypatch.setattr(class_files, "find_spec", lambda _: None)
+    a, b, same = (saved(tmp_path / one, rows=3) for one in ("a", "b", "same"))
+    for folder, content in ((a, b"1"), (b, b"2"), (same, b"1")):
+        (folder / name).write_bytes(content)
+        (folder / "labels.h5").write_bytes(folder.name.encode())
+        (folder / "labels.png").write_bytes(folder.name.encode())
+    [note] = check_meanings([open_checkpoint(a), open_checkpoint(b)], TensorFilter())
+    assert note.startswith(f"{b}/{name}: {why}: classes of {a} and {b} are not compared")
+    assert check_meanings([open_checkpoint(a), open_checkpoint(same)], TensorFilter()) == []
 
 
 def written_as(name: str, names: list[str]) -> str:

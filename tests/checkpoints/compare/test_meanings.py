@@ -161,6 +161,46 @@ def test_tokens_of_languages(tmp_path: Path) -> None:
         check(a, b)
 
 
+def test_languages_of_one_vocabulary(tmp_path: Path) -> None:
+    """Heads for two languages of one vocabulary have rows for other letters, unless both number them alike."""
+    texts = {"deu": WORDS, "fra": WORDS[::-1], "ita": WORDS}
+    vocabulary = json.dumps({name: {word: row for row, word in enumerate(words)} for name, words in texts.items()})
+    a, b, c = (
+        run(tmp_path / name, vocab_json=vocabulary, tokenizer_config_json=json.dumps({"target_lang": name}))
+        for name in texts
+    )
+    with pytest.raises(MixError, match=r"the token 'w0' is number 11, .* it is 0"):
+        check(a, b)
+    check(a, c)
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("config.json", "phoneme_id_map"), ("config.yaml", "token_list"), ("hparams.json", "symbol_map")],
+)
+def test_vocabularies_in_settings(tmp_path: Path, file: str, key: str) -> None:
+    """Settings that number tokens (Piper's, ESPnet's) are compared as tokenizers are; a longer list is a sibling."""
+    rows = {"a": WORDS[:8], "b": [*WORDS[:6], "w7", "w6"], "longer": WORDS[:9], "same": WORDS[:8]}
+    for name, words in rows.items():
+        value = words if key == "token_list" else {word: [row] for row, word in enumerate(words)}
+        folder = run(tmp_path / name)
+        (folder / file).write_text(json.dumps({"lr": name, "data": {key: value}}))
+    with pytest.raises(MixError, match=rf"data.{key}: the token 'w6' is number 7, .* it is 6"):
+        check(tmp_path / "a", tmp_path / "b")
+    for name in ("longer", "same"):
+        check(tmp_path / "a", tmp_path / name)
+
+
+def test_instruments(tmp_path: Path) -> None:
+    """Modules of a separator that are numbered as its instruments are named are noted if these are exchanged."""
+    for name, stems in (("a", "vocals, bass, drums, other"), ("b", "bass, vocals, drums, other")):
+        (tmp_path / name).mkdir()
+        torch.save({f"masks.{at}.0.weight": torch.rand(3, 2) for at in range(4)}, tmp_path / name / "model.pt")
+        (tmp_path / name / "config.yaml").write_text(f"training:\n  instruments: [{stems}]\n  lr: {len(name)}\n")
+    [note] = check_meanings([open_checkpoint(tmp_path / name) for name in "ab"], EVERYTHING)
+    assert "training.instruments lists bass, vocals" in note and "'masks.*' are the modules of these" in note
+
+
 def test_pieces_beside_a_vocabulary(tmp_path: Path) -> None:
     """If vocab.json numbers the tokens, the order of pieces and merges says nothing of rows."""
     files = {"vocab_json": json.dumps({word: row for row, word in enumerate(WORDS)})}

@@ -242,3 +242,30 @@ def test_python_beside_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(files_of(open_checkpoint(tmp_path))) == ["config.py", "z.json"]
     (tmp_path / "config.py").rename(tmp_path / "faster_rcnn.py")
     assert list(files_of(open_checkpoint(tmp_path))) == ["*.py", "z.json"]
+
+
+@pytest.mark.parametrize(
+    ("file", "one", "other", "key", "what"),
+    [
+        ("args.json", {"template": "qwen", "lr": 1}, {"template": "llama3", "lr": 2}, "template", "input"),
+        ("args.json", {"system": None}, {"system": "You are a judge"}, "system", "input"),
+        ("training_args.json", {"default_system": "A"}, {"default_system": "B"}, "default_system", "input"),
+        (
+            "config.yaml",
+            {"training": {"target_instrument": "bass"}},
+            {"training": {"target_instrument": "drums"}},
+            "",
+            "",
+        ),
+        ("idf.json", {"cat": 1.0, "dog": 2.0}, {"dog": 1.0, "cat": 2.0}, "content", "input"),
+    ],
+)
+def test_settings_of_trainings(tmp_path: Path, file: str, one: Any, other: Any, key: str, what: str) -> None:
+    """Templates of prompts, a separator's instrument and weights of tokens are settings, if they differ."""
+    [found] = settings(tmp_path / "differ", {file: one}, {file: other})
+    assert key in found.key and (found.of_inputs, found.of_network) == (what == "input", what != "input")
+    same = {name: one[name] for name in reversed(one)}
+    assert (
+        settings(tmp_path / "same", {file: one}, {file: same | {"note": 1}} if file != "idf.json" else {file: same})
+        == []
+    )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from soupcli.checkpoints.formats.text_documents import of_front_matter, of_ini, of_mlmodel, of_params, of_toml, of_yaml
+from soupcli.checkpoints.formats.text_documents import (
+    of_front_matter,
+    of_ini,
+    of_mlmodel,
+    of_params,
+    of_toml,
+    of_xml,
+    of_yaml,
+)
 
 
 def test_documents() -> None:
@@ -22,6 +30,22 @@ def test_documents() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("<?xml version='1.0'?><labels><label>cat</label><label>dog</label></labels>", {"labels": ["cat", "dog"]}),
+        ('<m><label id="1">cat</label><lr>2</lr></m>', {"m": {"label": {"id": "1", "name": "cat"}, "lr": "2"}}),
+        ('<resources><array name="labels"><item>a</item><item>b</item></array></resources>', {"labels": ["a", "b"]}),
+        ('<net name="n"><rt_info><labels value="a b"/></rt_info></net>', {"name": "n", "rt_info": {"labels": "a b"}}),
+        ('<a:c xmlns:a="u"><a:d>1</a:d><a:e/></a:c>', {"c": {"d": "1", "e": ""}}),
+    ],
+)
+def test_xml(text: str, document: object) -> None:
+    """Elements of one name are a list, others are entries; attributes are too, and a `name` calls a list."""
+    found = of_xml(text)
+    assert document in (found, *found.values())
+
+
+@pytest.mark.parametrize(
     ("read", "text"),
     [
         (of_yaml, "a: ["),
@@ -30,6 +54,9 @@ def test_documents() -> None:
         (of_toml, "a."),
         (of_toml, f"{'a.' * 99}b = 1"),
         (of_mlmodel, "signature: {inputs: '['}"),
+        (of_xml, "<a>"),
+        (of_xml, "<a>" * 100 + "</a>" * 100),
+        (of_xml, '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><a>&c;</a>'),
     ],
 )
 def test_broken(read: object, text: str) -> None:
