@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from side_by_side import ROOT, copy_bytes, drop_from_cache, mergekit_environment, taken_in_turns
+from side_by_side import ROOT, copy_bytes, drop_from_cache, hash_bytes, mergekit_environment, taken_in_turns
 
 PARTS = ("shards", "adapters")
 SHARD = 10**9  # bytes of a shard
@@ -159,11 +159,16 @@ def measure_shards(base: Path, shape: Shape, options: argparse.Namespace) -> Non
     size = sum(file.stat().st_size for file in files) / len(runs)
     environment = None if options.without_mergekit else mergekit_environment(options.mergekit)
     peaks: list[int] = []
-    works: list[Callable[[], object]] = [partial(plain, rows, base), lambda: peaks.append(run_soup(runs, base)[0])]
+    works: list[Callable[[], object]] = [
+        partial(plain, rows, base),
+        partial(hash_bytes, files),
+        lambda: peaks.append(run_soup(runs, base)[0]),
+    ]
     if environment is not None:
         works.append(partial(run_mergekit, runs, base, environment))
-    copied, ours, *theirs = taken_in_turns(options.rounds, *works, before=partial(drop_from_cache, files))
+    copied, hashes, ours, *theirs = taken_in_turns(options.rounds, *works, before=partial(drop_from_cache, files))
     print(f"shards: 4 x {size / 2e9:.2f}B bfloat16 from disk; medians of {options.rounds}; by wall, by processor time")
+    print(f"  sha256 of the files {hashes.wall:.1f} s, {hashes.processor:.1f} s")
     print(f"  plain read + write {copied.wall:.1f} s, {copied.processor:.1f} s; soup {ours.wall:.1f} s, ", end="")
     print(f"{ours.processor:.1f} s: {ours.wall / copied.wall:.2f}, {ours.processor / copied.processor:.2f}", end="")
     print(" (target 1.15; the whole process, import torch included)")

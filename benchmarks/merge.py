@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from side_by_side import ROOT, caches, compiled, copy_bytes, in_turns, mergekit_environment, taken_in_turns
+from side_by_side import ROOT, caches, compiled, copy_bytes, hash_bytes, in_turns, mergekit_environment, taken_in_turns
 from torch import Tensor
 
 from soupcli.checkpoints.find import find
@@ -131,13 +131,15 @@ def merge_into(members: Sequence[Checkpoint], base: Path) -> None:
 def measure_wall(base: Path, rounds: int, mergekit: Path) -> None:
     """Whole processes, from start to end; hashes are computed anew each time. All of them import torch first."""
     print("whole process: wall / processor seconds, and ratios of both")
-    print(f"{'':31}import torch         soup     mergekit  soup on .pt  loop on .pt   soup / mergekit   soup / loop")
+    print(f"{'':31}import torch  hash files         soup     mergekit", end="  ")
+    print("soup on .pt  loop on .pt   soup / mergekit   soup / loop")
     for family in (VIT_B, VIT_B_BF16, VIT_S):
         files, pickles = family.make(base), family.make(base, pickled=True)
         for label, before in caches([*files, *pickles]):
-            torch_alone, soup, theirs, soup_pt, loop = taken_in_turns(
+            torch_alone, hashes, soup, theirs, soup_pt, loop = taken_in_turns(
                 rounds,
                 partial(subprocess.run, [sys.executable, "-c", "import torch"], check=True),
+                partial(hash_bytes, files),
                 partial(run_soup, [file.parent for file in files], base, "model.safetensors"),
                 partial(run_mergekit, files, base, mergekit),
                 partial(run_soup, [file.parent for file in pickles], base, "model.pt"),
@@ -145,7 +147,8 @@ def measure_wall(base: Path, rounds: int, mergekit: Path) -> None:
                 before=before,
             )
             shown = [
-                f"{taken.wall:5.1f} / {taken.processor:4.1f}" for taken in (torch_alone, soup, theirs, soup_pt, loop)
+                f"{taken.wall:5.1f} / {taken.processor:4.1f}"
+                for taken in (torch_alone, hashes, soup, theirs, soup_pt, loop)
             ]
             ratios = [
                 f"{ours.wall / other.wall:8.2f} / {ours.processor / other.processor:4.2f}"
