@@ -14,12 +14,14 @@ from soupcli.checkpoints.compare.computed_weights import weight_norms
 from soupcli.checkpoints.compare.decompositions import perhaps_decomposed
 from soupcli.checkpoints.compare.differences import same_weights
 from soupcli.checkpoints.compare.factors import perhaps_factors
+from soupcli.checkpoints.compare.fixed_numbers import different_sums, different_tables, few_whole_numbers
 from soupcli.checkpoints.compare.inputs import different_statistics
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import check_ties
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import Setting, differing_settings
+from soupcli.checkpoints.compare.special_matrices import broken_rule, triangles
 from soupcli.checkpoints.formats.other_files import stands_in
 from soupcli.datasets.load import remarks
 from soupcli.late import torch
@@ -63,12 +65,16 @@ def check_way(checkpoints: Sequence[Checkpoint], base: Checkpoint, selection: Te
         check_meanings([checkpoints[0], base], selection)
 
 
+UNFIT = (different_sums, different_tables, few_whole_numbers, broken_rule, triangles)  # find what has no right mean
+
+
 def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
     """Return what to say of checkpoints that can be averaged, but perhaps should not be."""
     found = [
         different_statistics(checkpoints, selection),
         weight_norm(checkpoints, selection),
         factors(checkpoints, selection),
+        *(find(checkpoints, selection) for find in UNFIT if len(checkpoints) > 1),
         rounded_copies(checkpoints),
     ]
     return [

@@ -82,6 +82,12 @@ FEW_VALUES = form_of_parts(
     "save the weights that the codes stand for, or mix the networks from before quantisation; if these are no codes, "
     f"{TAKE}",
 )
+ORDER = form_of_parts(
+    "order",
+    "an order of channels, classes or the like, in whole numbers",
+    f"weights go with their order, and those of two orders have no mean: leave out the one that differs; else {TAKE}",
+)
+FEWEST_IN_ORDER = 4  # of fewer some are in each order by chance
 
 
 def coded(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterator[Together]:
@@ -90,7 +96,11 @@ def coded(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterato
     scaled = {weight for weight, _ in _scaled(first)}
     for name, spec in first.tensors.items():
         few = FEWEST_SCALED if name in scaled else FEW
-        if not _may_hold_codes(name, spec, few) or name in adapted or not selection.mixes(name):
+        if name in adapted or not selection.mixes(name):
+            continue
+        if FEWEST_IN_ORDER <= spec.numel <= few and _are_orders(checkpoints, name, spec):
+            yield Together(ORDER, (name,))
+        if not _may_hold_codes(name, spec, few):
             continue
         if not all(_is_alike(one, name, spec) and _seems_coded(one, name) for one in checkpoints):
             continue
@@ -99,6 +109,16 @@ def coded(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> Iterato
         form = _form_of(checkpoints, name)
         if form is not None:
             yield Together(form, (name,))
+
+
+def _are_orders(checkpoints: Sequence[Checkpoint], name: str, spec: TensorSpec) -> bool:
+    """Whether a few floating numbers are those from 0, or from 1, in all checkpoints, each once and in two orders."""
+    if not spec.dtype.is_floating_point or not all(_is_alike(one, name, spec) for one in checkpoints):
+        return False
+    every = [*range(spec.numel)], [*range(1, spec.numel + 1)]
+    return all(sorted(first_numbers(one, name, spec.numel)) in every for one in checkpoints) and not same_numbers(
+        checkpoints, name
+    )
 
 
 def _may_hold_codes(name: str, spec: TensorSpec, few: int) -> bool:

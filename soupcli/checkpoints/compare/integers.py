@@ -51,8 +51,8 @@ PATTERNS = tuple(KNOWN)
 # Few as their elements may be, a difference in them makes averaged scales wrong.
 NEVER = ("*zero_point", "*zero_points", "*qzeros")
 # Several that say which rows, heads or channels a network has, or in what order: weights go with them.
-CHOICES = re.compile(r"mask|perm|(^|[._])(idx|index|indices|order)|kept|keep|select|channels|(^|[._])meta$")
-ORDERS = re.compile(r"perm|order|shuffle")  # of channels: weights of two orders have no mean
+CHOICES = re.compile(r"mask|perm|piv|(^|[._])(idx|index|indices|order)|kept|keep|select|channels|(^|[._])meta$")
+ORDERS = re.compile(r"perm|order|shuffle|piv")  # of channels: weights of two orders have no mean
 
 
 def is_known(name: str) -> bool:

@@ -241,7 +241,8 @@ def test_weights_are_told_by_their_first_numbers(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("soupcli.checkpoints.checkpoint.read_at", seen)
     check_products(found, TensorFilter())
-    assert read == [256, 256, 800]  # first numbers of l.w and m.weight, and the first two rows of the large one
+    # All of a bias, first numbers of l.w and m.weight, and the first two rows of the large one.
+    assert read == [32, 256, 256, 800]
 
 
 Tensors = dict[str, Tensor]
