@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import remembered
 from soupcli.checkpoints.compare.class_files import files_of
-from soupcli.checkpoints.compare.documents import LINES, document_of
+from soupcli.checkpoints.compare.documents import LINES, document_of, is_settings_text
 from soupcli.checkpoints.formats.class_lists import (
     are_settings,
     is_class_list,
@@ -36,11 +36,14 @@ HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_n
 
 @remembered(2)  # the first checkpoint is compared with one after the other
 def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
-    """Return the names of classes in the order of the head's rows, by the place that states them."""
+    """Return the names of classes in the order of the head's rows, by the place that states them.
+
+    A list of which most names stand several times is one of examples: ImageNet has a few names twice.
+    """
     found = {key: list(names) for key, names in checkpoint.origin.classes.items()}
     for label, file in files_of(checkpoint).items():
         is_list = is_class_list(file.name)
-        if file.suffix.lower() in LINES and not is_list:
+        if file.suffix.lower() in LINES and not is_list and not is_settings_text(file.name):
             continue
         document = document_of(file)
         # A list of ids is of examples, a map from names to ids numbers rows: of speakers, languages.
@@ -51,7 +54,7 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
             found.setdefault(label, of_file)
         for key, names in named_rows(document, file.stem).items():
             found.setdefault(f"{label}: {key}", names)
-    return found
+    return {place: names for place, names in found.items() if 2 * len({*names}) > len(names)}
 
 
 def _only_part(document: Any) -> Any:

@@ -28,11 +28,11 @@ from soupcli.checkpoints.formats.text_documents import (
 )
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.errors import CheckpointError, MissingExtra, ValidationError
+from soupcli.files.gzip_files import read_unpacked, unpacked_name
 from soupcli.files.json_text import parse_json
 from soupcli.files.letters import decoded
 from soupcli.files.parquet import read_columns
 from soupcli.files.reading import FileVersion
-from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,9 @@ QUICK = 10_000  # bytes that are read again rather than remembered
 SETTINGS = re.compile(
     r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|(meta(data)?|data(set)?)(_infos?)?"
 )
+
+
+OF_LINES = re.compile(r"((model|train(ing)?)[_-])?(config|args|h?params|opts?|options|settings)\.txt")
 
 
 def document_of(file: Path) -> Any:
@@ -63,9 +66,9 @@ def _remembered_document(file: Path, _size: int, _time: int) -> Any:
 
 
 def _document(file: Path) -> Any:
-    suffix = file.suffix.lower()
+    suffix = os.path.splitext(unpacked_name(file.name))[1].lower()  # noqa: PTH122 - see `may_list`
     try:
-        content = read_small(file, most=most_of(file))
+        content = read_unpacked(file, most=most_of(file))
         if suffix == PARQUET:
             columns = read_columns(file)
             return rows_of_table([*columns], [list(map(str, column)) for column in columns.values()])
@@ -74,11 +77,18 @@ def _document(file: Path) -> Any:
         if suffix in OF_TORCH:
             return plain(read_object(FileVersion.of(file)).content)
         text = decoded(content)
-        return (OF_NAME.get(file.name) or OF_TEXT.get(suffix, rows_of_text))(text)
+        if is_settings_text(file.name):
+            return of_params(text)
+        return of_mlmodel(text) if file.name == MLMODEL else OF_TEXT.get(suffix, rows_of_text)(text)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None  # of whatever a stranger has written
     except (CheckpointError, ValidationError, MissingExtra):
         return None
+
+
+def is_settings_text(name: str) -> bool:
+    """Whether a file of this name holds settings in lines, such as args.txt and train_opt.txt."""
+    return OF_LINES.fullmatch(name) is not None
 
 
 def may_list(name: str) -> bool:
@@ -114,8 +124,6 @@ OF_TEXT: dict[str, Callable[[str], Any]] = {
     PYTHON: of_python,
     XML: of_xml,
 }
-# Files that are told by their whole name: of open_clip's training, and of MLflow.
-OF_NAME: dict[str, Callable[[str], Any]] = {"params.txt": of_params, MLMODEL: of_mlmodel}
 OF_BYTES: dict[str, Callable[[bytes], Any]] = {
     ".npy": read_npy,
     ".npz": read_npz,

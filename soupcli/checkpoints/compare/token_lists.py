@@ -19,6 +19,7 @@ from soupcli.checkpoints.formats.sentencepiece import TooManyPiecesError, pieces
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
+from soupcli.files.gzip_files import unpacked_name
 from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.letters import decoded
 from soupcli.files.reading import FileVersion
@@ -136,7 +137,7 @@ def of_torch(file: Path) -> dict[str, int]:
 
 def of_any(file: str, content: bytes) -> dict[str, int]:
     """Of a list whose form only its content tells: JSON, YAML, a pickle, a model of sentencepiece, or lines."""
-    suffix = PurePosixPath(file).suffix.lower()
+    suffix = PurePosixPath(unpacked_name(file)).suffix.lower()
     if suffix in OF_BYTES:
         return _of_document(OF_BYTES[suffix](content))
     if suffix == ".json":
@@ -241,6 +242,7 @@ STEMS = late_pattern(
 
 def numbers_tokens(name: str) -> bool:
     """Whether a file of this name, which is none of NAMED, may number tokens."""
+    name = unpacked_name(name)
     stem, ending = os.path.splitext(name)  # noqa: PTH122 - a Path for each of very many files takes long
     known = matches(name, OTHERS) or (ending.lower() in ENDINGS and STEMS.fullmatch(stem) is not None)
     return known and name not in NAMED and not matches(name, NO_LISTS)

@@ -40,8 +40,9 @@ from soupcli.checkpoints.formats.folders.folder import SIDE_FILES
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import is_weights, leads_inside
 from soupcli.errors import MixError
+from soupcli.files.gzip_files import read_unpacked
 from soupcli.files.json_text import TooManyValuesError
-from soupcli.files.small_file import read_small, same_bytes
+from soupcli.files.small_file import same_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,7 +296,7 @@ def _tokens(file: Path, kind: Tokens) -> Mapping[str, int]:
     """Return each token's number, or {} if the file cannot be read, which its users report. Raises _TooLarge."""
     try:
         of_pickle = file.suffix.lower() in OF_TORCH
-        found = of_torch(file) if of_pickle else kind.read(read_small(file, most=MAX_BYTES))
+        found = of_torch(file) if of_pickle else kind.read(read_unpacked(file, most=MAX_BYTES))
         return {str(token): row for token, row in found.items() if type(row) is int}
     except TooManyValuesError as cause:
         raise _TooLarge(f"{file}: {cause}") from cause

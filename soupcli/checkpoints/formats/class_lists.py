@@ -31,9 +31,11 @@ from soupcli.checkpoints.formats.name_lists import FEW, MOST, names_by_row, name
 from soupcli.checkpoints.formats.numpy_names import NumbersIn, names_in
 from soupcli.checkpoints.formats.pickles.config_objects import opened, opened_items
 from soupcli.checkpoints.formats.python_settings import is_python, of_python
+from soupcli.checkpoints.formats.text_documents import is_yaml, of_yaml
+from soupcli.files.gzip_files import unpacked_name
 from soupcli.files.json_text import parse_json
 
-DEEPEST = 4  # levels that are searched: MONAI's network_data_format.outputs.pred.channel_def
+DEEPEST = 6  # levels that are searched: model.init_args.head.init_args.class_names of Lightning's config.yaml
 MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies in many places counts in each
 MOST_INSIDE = 64  # lists in a list
 LONGEST = 4096  # characters of a line
@@ -120,12 +122,16 @@ def input_lists(document: Any) -> dict[str, list[str]]:
 def _classes(entries: Entries, named: str = "") -> dict[str, list[str]]:
     listed = ((place, value) for place, key, value in entries if KEYS.fullmatch(_key_of_all(place, key, named)))
     found = {place: names_by_row(value) for place, value in listed}
-    return {place: names for place, names in found.items() if names is not None}
+    return {place: names for place, names in found.items() if names is not None and not _is_by_merit(place)}
 
 
 def _others(entries: Entries, named: str = "") -> dict[str, list[str]]:
     found = {place: other_list(_key_of_all(place, key, named), value) for place, key, value in entries}
-    return {place: names for place, names in found.items() if names is not None}
+    return {place: names for place, names in found.items() if names is not None and not _is_by_merit(place)}
+
+
+def _is_by_merit(place: str) -> bool:
+    return any(map(BY_MERIT.fullmatch, place.split(".")))
 
 
 def _key_of_all(place: str, key: str, named: str) -> str:
@@ -168,11 +174,14 @@ def _entries(document: Any, view_of: View, numbers_in: NumbersIn = lambda _: Non
         prefix, depth, view = waiting.popleft()
         seen += len(view or ())
         for key, held in (view or {}).items():
-            value = opened_items(held)
+            value = opened_items(_without_wrapper(held))
             if isinstance(value, str) and _are_letters(str(key), value):
                 yield f"{prefix}{key}", str(key), list(value)
             elif isinstance(value, str) and LISTS.fullmatch(str(key)):
-                yield f"{prefix}{key}", str(key), names_in_text(str(key), value)
+                listed = names_in_text(f"{prefix}{key}", value)
+                yield f"{prefix}{key}", str(key), listed
+                if listed is not None:
+                    continue
             if value is None or (isinstance(value, str | int | float) and not is_document(value)):
                 continue
             below = view_of(value)
@@ -190,27 +199,32 @@ def _entries(document: Any, view_of: View, numbers_in: NumbersIn = lambda _: Non
 NUMBERED = (KEYS, LISTS, EMBEDDED_LISTS, TOKEN_KEYS, TRAINED)  # whose numbers may be tensors
 
 
+def _without_wrapper(value: Any) -> Any:
+    """Return what Weights & Biases keep as `{"desc": null, "value": ...}`."""
+    return value["value"] if isinstance(value, Mapping) and value.keys() == {"desc", "value"} else value
+
+
 def _listed_inside(value: Any) -> Mapping[Any, Any] | None:
     """Return the lists or maps in a list by their places, such as the classes of each of several tasks."""
-    if not isinstance(value, list | tuple) or not 1 < len(value) <= MOST_INSIDE or names_by_row(value) is not None:
+    if not isinstance(value, list | tuple) or not 0 < len(value) <= MOST_INSIDE or names_by_row(value) is not None:
         return None
     inside = {str(place): each for place, each in enumerate(value) if isinstance(each, Mapping | list | tuple)}
     return inside if len(inside) == len(value) else None
 
 
 def is_document(value: Any) -> bool:
-    """Whether a value is a text that may be JSON, or settings in Python."""
-    return isinstance(value, str) and (value.startswith("{") or is_python(value))
+    """Whether a value is a text that may be JSON, YAML, or settings in Python."""
+    return isinstance(value, str) and (value.startswith("{") or is_yaml(value) or is_python(value))
 
 
 def entries_of_text(text: bytes | str) -> Mapping[Any, Any] | None:
-    """Return the entries of a JSON document or of settings in Python, or None for any other text."""
-    if isinstance(text, str) and is_python(text):
-        try:
+    """Return the entries of a JSON document, or of settings in YAML or Python, or None for any other text."""
+    try:
+        if isinstance(text, str) and is_python(text):
             return of_python(text)
-        except ValueError:
-            return None
-    return entries_of_json(text)
+        return _mapping(of_yaml(text)) if isinstance(text, str) and is_yaml(text) else entries_of_json(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def entries_of_json(text: bytes | str) -> Mapping[Any, Any] | None:
@@ -233,6 +247,7 @@ def _are_letters(key: str, value: str) -> bool:
 
 def is_class_list(name: str) -> bool:
     """Whether a file of this name lists the classes of the network that it lies beside."""
+    name = unpacked_name(name)
     stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
     named = ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and _lists_classes(stem))
     return named and BY_MERIT.fullmatch(stem) is None

@@ -5,18 +5,15 @@ rows_of_text("0 cat\\n1 dog\\n")                         # ["cat", "dog"]
 
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
 from soupcli.checkpoints.formats.class_lists import LONGEST
-from soupcli.checkpoints.formats.class_words import HEADER, NUMBERED
-from soupcli.checkpoints.formats.name_lists import MOST, WNID, names_by_row, names_in_order
+from soupcli.checkpoints.formats.class_words import COLOR, HEADER, NUMBERED
+from soupcli.checkpoints.formats.name_lists import MOST, WNID, names_by_row, names_in_order, names_in_text, of_literal
 from soupcli.late import late_pattern
 
-LONGEST_LITERAL = 1 << 18  # characters
 _NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
 _NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
 _NUMBER_SECOND = late_pattern(r"(\S+|[^\t]*\S)[ ]*[\t ][ ]*(\d{1,9})[\t ].*")  # `cat 0 300`
@@ -37,29 +34,17 @@ def rows_of_text(text: str) -> list[str] | None:
     """Return the names of a list with one class a line, or all in one line, with or without numbers, or of a table."""
     if text.count("\n") > MOST or text.count(",") > MOST * 10:
         return None
-    literal = _of_literal(text.strip()) if len(text) < LONGEST_LITERAL else None
+    literal = of_literal(text.strip())
     if literal is not None:
         return literal
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     lines = lines[: next((at for at, line in enumerate(lines) if _END.fullmatch(line)), len(lines))]
     if len(lines) == 1:
-        lines = [name.strip() for name in lines[0].split(",")]
+        lines = names_in_text("", lines[0]) or lines
     if len(lines) > MOST or max(map(len, lines), default=0) > LONGEST:
         return None
     table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
     return _of_lines(lines) if table is None else table or None
-
-
-def _of_literal(text: str) -> list[str] | None:
-    """Return the names in a list or map as Python prints it: `{0: 'tench, Tinca tinca', 1: 'goldfish'}`."""
-    if text[:1] + text[-1:] not in ("{}", "[]"):
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unknown escapes
-            return names_in_order(ast.literal_eval(text))
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
 
 
 def _of_lines(lines: Sequence[str]) -> list[str] | None:
@@ -123,6 +108,8 @@ def _table(lines: Sequence[str], mark: str) -> list[str] | None:
 def rows_of_table(header: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str] | None:
     """Return the names in the first column that is called as names are, as `rows_of_text` does of a table."""
     names = next((column for title, column in zip(header, columns, strict=True) if HEADER.fullmatch(title)), None)
+    if names is None and len(columns) > 2 and all({*column} <= {"0", "1"} for column in columns[1:]):
+        return names_by_row(header[1:])  # of examples, with a column for each class: Roboflow's _classes.csv
     if names is None or len(set(names)) < len(names):
         return None
     every = {str(row) for row in range(len(names))}
@@ -134,7 +121,8 @@ def rows_of_table(header: Sequence[str], columns: Sequence[Sequence[str]]) -> li
 
 def _is_measured(title: str, column: Sequence[str]) -> bool:
     """Whether a column holds fractions, or whole numbers that its title does not call those of classes."""
-    whole = all(map(_WHOLE.fullmatch, column)) and NUMBERED.fullmatch(title) is None
+    of_class = NUMBERED.fullmatch(title) or COLOR.fullmatch(title)
+    whole = all(map(_WHOLE.fullmatch, column)) and of_class is None
     return whole or all(map(_FRACTION.fullmatch, column))
 
 

@@ -16,13 +16,15 @@ WORDS = re.IGNORECASE | re.VERBOSE
 _NUMBER, _NAME = "(ids?|int|idx|ind(ex|ices))", "(label|class|name|tag|intent|category|target)(es|s)?"
 _MAPS = rf"{_NUMBER}_?(2|to)_?{_NAME}|{_NAME}_?(2|to)_?{_NUMBER}"
 _NAMES = r"(label|class|target|category)_?(names|list|order)|labels|classes|names"
+# Numbers of a data set's categories by those of rows: of detectron2, RT-DETR.
+_CATEGORIES = r"(cat(egor(y|ies))?|(thing|stuff)_dataset|class)(_?ids?)?_?(2|to)_?(label|class|cat|contiguous)(_?ids?)?"
 _LISTS = rf"""
     {_MAPS} | preds_mapper | channel_def
-    | categor(y|ies) | synsets?([_-]?(words|mapping))? | species | tags | intents | target_?names
+    | {_CATEGORIES} | categor(y|ies) | synsets?([_-]?(words|mapping))? | species | tags | intents | target_?names
     | (label|class|category|intent|tag)(es|s)?
       ([_-]?(names|map|mapping|list|dict|ind|index|indices|order|(encoder|encoding)([_-]?classes)?))?
 """
-KEYS = late_pattern(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
+KEYS = late_pattern(rf"({_MAPS}|{_NAMES}|{_CATEGORIES})_?", re.IGNORECASE)
 LISTS = late_pattern(rf"names | ([\w-]+[_-])?({_LISTS})", WORDS)
 # The end of a file's name that says of which data a list of classes is: categories_places365, classes_v2.
 OF_DATA = late_pattern(r"(?!(fold|run|exp|epoch|step|seed|split|part))[a-z]+\d+[km]?", re.IGNORECASE)
@@ -30,6 +32,7 @@ HEADER = late_pattern(rf"{_NAME}|{_NAMES}|(display|{_NAME})_?name|species", re.I
 OBJECT_NUMBER = late_pattern(rf"({_NAME}[_-]?)?({_NUMBER}|number)", re.IGNORECASE)  # of one class in a list of objects
 OBJECT_NAME = late_pattern(rf"((display|{_NAME})_?)?name|{_NAME}|title", re.IGNORECASE)
 NUMBERED = late_pattern(rf"({_NAME}|row|no|number)?[ _-]?({_NUMBER}|no|number|code|value)?", re.IGNORECASE)
+COLOR = late_pattern(r"r(ed)?|g(reen)?|b(lue)?|a(lpha)?", re.IGNORECASE)  # of a table's columns of a class's color
 PLACEHOLDER = late_pattern(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
 BY_MERIT = late_pattern(
     r"(hardest|easiest|worst|best|rarest|commonest|confused|wrong|top|bottom|most|least|lowest|highest)([_-].*)?"

@@ -7,19 +7,22 @@ names_in_text("cat|dog")                                # ["cat", "dog"]
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from soupcli.checkpoints.formats.class_words import KEYS, OBJECT_NAME, OBJECT_NUMBER
+from soupcli.checkpoints.formats.class_words import OBJECT_NAME, OBJECT_NUMBER
 
 MOST = 100_000  # names of one list
 FEW = 4  # settings that may count from 0 by chance, such as a fold and a seed
 MOST_CHARACTERS = 4_000_000  # of all names of a list
 MOST_COLUMNS = 20  # of a table
+LONGEST_LITERAL = 1 << 18  # characters
 WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 MARKS = ("\n", "|", ";", ",")  # between names in one text
-WORD = re.compile(r"[\w-]+")
+OF_WORDS = "model_info.labels"  # of OpenVINO, with spaces between them
 
 
 def names_in_order(value: Any, *, least: int = FEW) -> list[str] | None:
@@ -64,14 +67,30 @@ def names_by_row(value: Any) -> list[str] | None:
     return names if are_names else None
 
 
-def names_in_text(key: str, text: str) -> list[str] | None:
-    """Return the names that a text under the key of a list of classes joins, or None if it is one name."""
-    mark = next((mark for mark in MARKS if mark in text.strip()), None)
+def names_in_text(place: str, text: str) -> list[str] | None:
+    """Return the names that a text joins, at the place of a list of classes, or None if it is one name."""
+    text = text.strip()
+    literal = of_literal(text)
+    if literal is not None:
+        return literal
+    mark = next((mark for mark in MARKS if mark in text), None)
     if mark is not None:
-        names = [name.strip() for name in text.strip().split(mark)]
+        names = [name.strip() for name in text.removesuffix(mark).split(mark)]
         return names if all(names) else None
-    words = text.split() if KEYS.fullmatch(key) else []  # of OpenVINO's model_info
-    return words if len(words) > 1 and all(map(WORD.fullmatch, words)) else None
+    words = text.split() if place.endswith(OF_WORDS) else []
+    return words if len(words) > 1 else None
+
+
+def of_literal(text: str) -> list[str] | None:
+    """Return the names in a list or map as Python prints it: `{0: 'tench, Tinca tinca', 1: 'goldfish'}`."""
+    if text[:1] + text[-1:] not in ("{}", "[]", "()") or len(text) > LONGEST_LITERAL:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unknown escapes
+            return names_in_order(ast.literal_eval(text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
 
 
 def _as_map(value: Any) -> Any:
@@ -79,12 +98,26 @@ def _as_map(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if len(value) == 1 and isinstance(value[0], list | tuple):  # of scikit-learn's OneHotEncoder
             return value[0]
+        if (
+            value and len(value) <= MOST and all(isinstance(one, Mapping) and len(one) == 1 for one in value)
+        ):  # of a YAML list
+            return _of_pairs([next(iter(one.items())) for one in value]) or value
         return _of_pairs(value) or value
     if not isinstance(value, Mapping) or not value:
         return value
-    if len(value) <= MOST and not any(one is not None for one in value.values()):  # of dict.fromkeys
+    if len(value) <= MOST and (_are_none(value.values()) or _are_wnids(value)):
         return list(value)
-    return _of_columns(value) or _of_numbered_objects(value) or value
+    return _of_columns(value) or _of_numbered_objects(value) or _of_numbers(value) or value
+
+
+def _are_none(values: Iterable[Any]) -> bool:
+    """Whether a map has keys alone, as that of dict.fromkeys."""
+    return not any(value is not None for value in values)
+
+
+def _are_wnids(value: Mapping[Any, Any]) -> bool:
+    """Whether keys are ImageNet's numbers of synsets in their order, before the names."""
+    return all(isinstance(key, str) and WNID.fullmatch(key) and isinstance(name, str) for key, name in value.items())
 
 
 def _of_pairs(value: Sequence[Any]) -> dict[Any, Any] | None:
@@ -129,6 +162,14 @@ def _of_numbered_objects(value: Mapping[Any, Any]) -> dict[str, Any] | None:
         return None
     found = {name: each.get(number) for name, each in value.items() if isinstance(each, Mapping)}
     return found if len(found) == len(value) and all(isinstance(name, str) for name in found) else None
+
+
+def _of_numbers(value: Mapping[Any, Any]) -> dict[Any, str] | None:
+    """Return numbers of a data set by those of rows, which follow each other: COCO's, from `{1: 0, 3: 1}`."""
+    if len(value) > MOST or not all(type(one) is int for pair in value.items() for one in pair):
+        return None
+    rows = {row: str(number) for number, row in value.items()}
+    return rows if rows.keys() == set(range(len(value))) and [*rows] != [*value] else None
 
 
 def _is(words: re.Pattern[str], key: Any) -> bool:

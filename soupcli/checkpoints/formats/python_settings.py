@@ -12,7 +12,7 @@ import math
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,7 @@ NUMBERS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
 }
 AS_GIVEN = {"list", "tuple", "array", "asarray", "tensor", "float32"}  # calls that return what they are given
+LISTS, MAPS = {"list", "tuple"}, {"dict", "OrderedDict"}  # of a text, the letters
 MOST_NUMBER = 1e18
 MOST_LOOKED_AT = 4_000  # letters before the first setting
 
@@ -75,6 +76,9 @@ class _LinesOfCode:
             if isinstance(line, ast.ClassDef) and depth < DEEPEST:
                 into[line.name] = {}
                 self.read(line.body, into[line.name], depth + 1)
+                for method in (part for part in line.body if isinstance(part, ast.FunctionDef)):
+                    if method.name == "__init__":  # of YOLOX, whose settings are attributes
+                        self.read(method.body, {"self": into[line.name]}, depth + 1)
             for target, expression in _set_by(line):
                 try:
                     value = self._value(expression, into, 0)
@@ -155,8 +159,12 @@ class _LinesOfCode:
         name = _called(node.func)
         given = [(ast.Constant(each.arg) if each.arg is not None else None, each.value) for each in node.keywords]
         if name in AS_GIVEN and node.args:
-            return self._value(node.args[0], names, depth)
-        if name == "dict":
+            value = self._value(node.args[0], names, depth)
+            self._make(len(value) if isinstance(value, str) else 0)
+            return list(value) if isinstance(value, str) and name in LISTS else value
+        if name == "split" and isinstance(node.func, ast.Attribute):
+            return self._parts(node.func.value, node.args, names, depth)
+        if name in MAPS:
             return self._map([*((None, each) for each in node.args), *given], names, depth)
         if not given and not name[:1].isupper():
             raise _UnknownError
@@ -165,6 +173,14 @@ class _LinesOfCode:
         numbered = enumerate(part for parts in rest for part in parts)
         placed = [(ast.Constant(at), part) for at, part in (named | dict(numbered)).items()]
         return {TARGET: name, **self._map([*placed, *given], names, depth)}
+
+    def _parts(self, text: ast.expr, marks: Sequence[ast.expr], names: Mapping[str, Any], depth: int) -> list[str]:
+        """Return the parts of a text: `"cat dog".split()`."""
+        given, mark = self._value(text, names, depth), self._value(marks[0], names, depth) if marks else None
+        if not isinstance(given, str) or not (mark is None or isinstance(mark, str)):
+            raise _UnknownError
+        self._make(len(given))
+        return given.split(mark)
 
     def _make(self, size: int) -> None:
         self._left -= size

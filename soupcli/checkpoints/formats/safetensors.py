@@ -92,12 +92,11 @@ def read_contents(file: FileVersion, _: How) -> Contents:
             f"{file.path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
             hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
         )
-    said = _documents(metadata)
+    said = {key: text for key, text in metadata.items() if key != "soup"} | _documents(metadata)
     marked = members_in(metadata.get("soup", "{}"))
     classes, lists, inputs = lists_in(said)
     origin = Origin("safetensors", members=marked, classes=classes, lists=lists, inputs=inputs)
-    beside = {key: text for key, text in metadata.items() if key != "soup"} | said
-    return Contents(specs, places, origin._replace(settings=settings_in(beside)))
+    return Contents(specs, places, origin._replace(settings=settings_in(said)))
 
 
 def _documents(metadata: dict[str, str]) -> dict[str, Any]:

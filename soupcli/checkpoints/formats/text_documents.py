@@ -8,6 +8,7 @@ Each raises ValueError for a text that is broken, or would take minutes.
 from __future__ import annotations
 
 import configparser
+import re
 import tomllib
 from typing import Any
 from xml.etree import ElementTree
@@ -18,7 +19,15 @@ from soupcli.files.json_text import parse_json
 
 DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
 VALUE = "value"  # the attribute of an element that is one text, such as those of OpenVINO's rt_info
+PARAM = re.compile(r"\s*([^\W\d]\w*)\s*(?:: |=(?!=))\s*([^\t]*)")  # pix2pix writes the default behind a tab
+LONGEST_YAML, LONGEST_LINE = 65_536, 1_000  # letters of a text in a checkpoint, and of its first line
+FIRST = re.compile(r"[A-Za-z_][\w.-]*:( [^\n]*)?\n")
 FENCE = "---"  # around the YAML at the top of a README
+
+
+def is_yaml(text: str) -> bool:
+    """Whether a text may be settings in YAML, such as OmegaConf.to_yaml's: lines, of which the first has a key."""
+    return "\n" in text and len(text) <= LONGEST_YAML and FIRST.match(text[:LONGEST_LINE]) is not None
 
 
 def of_yaml(content: str) -> Any:
@@ -99,9 +108,10 @@ def _tag(element: ElementTree.Element) -> str:
 
 
 def of_mlmodel(content: str) -> dict[str, dict[str, Any]]:
-    """Return the names, or shapes, of the inputs and outputs in the signature of MLflow's `MLmodel`, a YAML file."""
+    """Return the names, or shapes, of inputs and outputs in MLflow's `MLmodel`, and the user's metadata. It is YAML."""
     document = of_yaml(content)
-    said = document.get("signature") if isinstance(document, dict) else None
+    entries = document if isinstance(document, dict) else {}
+    said = entries.get("signature")
     signature = said if isinstance(said, dict) else {}
     found: dict[str, Any] = {}
     for side in ("inputs", "outputs"):
@@ -111,10 +121,13 @@ def of_mlmodel(content: str) -> dict[str, dict[str, Any]]:
         specs = [part["tensor-spec"] for part in parts if isinstance(part.get("tensor-spec"), dict)]
         found |= {side: names} if names and len(names) == len(parts) else {}
         found |= {f"{side[:-1]}_shape": str([spec.get("shape") for spec in specs])} if specs else {}
-    return {"signature": found}
+    beside = {key: entries[key] for key in ("metadata",) if isinstance(entries.get(key), dict)}
+    return {"signature": found, **beside}
 
 
-def of_params(content: str) -> dict[str, str]:
-    """Return the settings in `params.txt` of open_clip's training: a name, a colon and a value in each line."""
-    pairs = (line.partition(": ") for line in content.split("\n"))
-    return {name: value.strip() for name, mark, value in pairs if mark and name.isidentifier()}
+def of_params(content: str) -> Any:
+    """Return the settings in lines of a name, a colon or an equals sign, and a value, or in JSON."""
+    if content.startswith("{"):
+        return parse_json(content)
+    pairs = (PARAM.match(line) for line in content.split("\n"))
+    return {pair[1]: pair[2].strip() for pair in pairs if pair is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import struct
@@ -162,6 +163,15 @@ def test_too_many_entries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert note.startswith(f"{tmp_path}/1/{name}: has more than 1 entries: classes of")
 
 
+def test_labels_of_examples(tmp_path: Path) -> None:
+    """A list with most names several times is one of examples, which need not be the same beside two runs."""
+    a, b = (saved(tmp_path / one, rows=3) for one in "ab")
+    for folder, labels in ((a, ["cat", "dog", "cow"] * 5), (b, ["cow", "dog", "cat"] * 5)):
+        np.save(folder / "labels.npy", np.array(labels))
+        np.savez(folder / "labels.npz", labels=np.array(labels))
+    assert check_meanings([open_checkpoint(a), open_checkpoint(b)], TensorFilter()) == []
+
+
 def parquet(file: Path, **columns: object) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), file)
 
@@ -174,6 +184,13 @@ TABLES: dict[str, Callable[[Path, list[str]], object]] = {
     "annotations.xml": lambda file, names: file.write_text(
         f"<annotations><meta><task><labels>{''.join(f'<label><name>{one}</name></label>' for one in names)}"
         "</labels></task></meta></annotations>"
+    ),
+    "classes.json.gz": lambda file, names: file.write_bytes(
+        gzip.compress(json.dumps(names).encode(), mtime=len(file.name))
+    ),
+    "args.txt": lambda file, names: file.write_text(f"lr: {file.parent.name}\nclasses: {names}\n"),
+    "exp.py": lambda file, names: file.write_text(
+        f"class Exp:\n    def __init__(self):\n        self.run = '{file.parent}'\n        self.class_names = {names}\n"
     ),
     "categories_places365.txt": lambda file, names: file.write_text(
         "".join(f"/{one[0]}/{one} {row}\n" for row, one in enumerate(names))

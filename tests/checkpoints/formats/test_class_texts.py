@@ -63,6 +63,20 @@ def test_more_than_names(text: str) -> None:
     assert [name.rpartition("/")[2] for name in rows_of_text(text) or ()] == NAMES
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dog;cat;ant;bee;\n",
+        "filename, dog, cat, ant, bee\na.jpg, 1, 0, 0, 1\nb.jpg, 0, 1, 1, 0\n",
+        "name,r,g,b\ndog,9,0,0\ncat,0,9,0\nant,0,0,9\nbee,9,9,0\n",
+    ],
+    ids=["TAO", "Roboflow's _classes.csv", "CamVid's class_dict.csv"],
+)
+def test_tables_of_tools(text: str) -> None:
+    """One line with a mark behind each name, a column for each class, and colors are no counts."""
+    assert rows_of_text(text) == NAMES
+
+
 def test_sorted_by_counts() -> None:
     """Names that their counts sort say nothing by their order; a year in a name is a part of it."""
     assert rows_of_text("dog 31\ncat 12\nant 7\n") is None

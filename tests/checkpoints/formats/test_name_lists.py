@@ -13,6 +13,7 @@ import torch
 
 from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.checkpoints.compare.documents import document_of
+from soupcli.checkpoints.formats.class_lists import named_rows
 from soupcli.checkpoints.formats.name_lists import names_by_row, names_in_text
 from soupcli.checkpoints.open import open_checkpoint
 
@@ -38,6 +39,7 @@ FORMS: dict[str, Any] = {
     "objects by name": {name: {"id": ROWS[name], "color": "red"} for name in SORTED},
     "a list in a list": [NAMES],
     "keys alone": dict.fromkeys(NAMES),
+    "maps of one entry": [{name: ROWS[name]} for name in SORTED],
 }
 
 
@@ -56,6 +58,9 @@ def test_forms(form: str) -> None:
         {"cat": 0.5, "dog": 1.5},
         {"name": SORTED, "id": [0, 1]},
         {"cat": {"id": 0}, "dog": {"color": "red"}},
+        [{"cat": 0, "dog": 1}, {"ant": 0}],
+        {0: 0, 1: 1},
+        {1: 0, 2: 2},
     ],
 )
 def test_other_things(value: Any) -> None:
@@ -63,12 +68,33 @@ def test_other_things(value: Any) -> None:
     assert names_by_row(value) is None
 
 
+def test_numbers_of_a_data_set() -> None:
+    """Numbers of categories that stand for those of rows are names of these."""
+    assert names_by_row({1: 1, 3: 0}) == ["3", "1"]
+    assert names_by_row({"n01440764": "tench", "n01443537": "goldfish"}) == ["n01440764", "n01443537"]
+
+
+@pytest.mark.parametrize("text", ["{1: 'cat', 0: 'dog'}", "('dog', 'cat')", '["dog", "cat"]', "dog;cat;", "dog, cat"])
+def test_texts(text: str) -> None:
+    """Lists as Python prints them, and names with marks between them, are lists at the key of one."""
+    assert named_rows({"args": {"classes": text}}) == {"args.classes": ["dog", "cat"]}
+    assert not named_rows({"args": {"comment": text}})
+
+
+def test_wrappers() -> None:
+    """Entries of Weights & Biases count at their keys, and deep ones as any others."""
+    assert named_rows({"classes": {"desc": None, "value": "dog,cat"}}) == {"classes": ["dog", "cat"]}
+    deep = {"model": {"init_args": {"head": {"init_args": {"class_names": ["dog", "cat"]}}}}}
+    assert named_rows(deep) == {"model.init_args.head.init_args.class_names": ["dog", "cat"]}
+    assert not named_rows({"hardest": {"classes": ["dog", "cat"]}})
+
+
 @pytest.mark.parametrize(("text", "key"), [("dog|cat, a pet", "tags"), ("dog\ncat, a pet\n", "tags")])
 def test_marks(text: str, key: str) -> None:
     """The mark that stands in fewer names divides a text; a text without any is one name."""
     assert names_in_text(key, text) == ["dog", "cat, a pet"]
     assert names_in_text(key, "dog cat") is None
-    assert names_in_text("labels", "dog cat") == ["dog", "cat"]
+    assert names_in_text("rt_info.model_info.labels", "dog cat") == ["dog", "cat"]
 
 
 INSIDE: dict[str, Callable[[], Any]] = {
@@ -94,6 +120,13 @@ def test_in_checkpoints(tmp_path: Path, form: str) -> None:
     for key, kept in (("classes", value), ("classes.train", {"train": value, "val": NAMES[:2]})):
         torch.save({"state_dict": network, "classes": kept}, tmp_path / "model.pt")
         assert class_orders(open_checkpoint(tmp_path / "model.pt"))[key] == NAMES
+
+
+def test_yaml_in_checkpoints(tmp_path: Path) -> None:
+    """A text of YAML, such as OmegaConf.to_yaml's, is settings; one of a log is not."""
+    texts = {"config": "lr: 1\ndata:\n  names: [dog, cat]\n", "log": "epoch 1: ok\nnames: [dog, cat]\n"}
+    torch.save({"state_dict": {"fc.weight": torch.ones(2, 2)}, **texts}, tmp_path / "model.pt")
+    assert class_orders(open_checkpoint(tmp_path / "model.pt")) == {"config.data.names": ["dog", "cat"]}
 
 
 def test_files_of_numpy(tmp_path: Path) -> None:

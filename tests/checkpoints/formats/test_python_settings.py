@@ -90,3 +90,23 @@ def test_which_texts() -> None:
     """Several lines whose first one sets a name are settings in Python; prose, YAML and code are not."""
     assert is_python("# resnet\nmodel = dict(\n)\n")
     assert not any(map(is_python, ("model: a\nb: c\n", "lr = 1", "x == 1\ny", "import a\nb = 1\n", "It is = 1\n\n")))
+
+
+def test_attributes_of_classes() -> None:
+    """What `__init__` gives to `self` are entries of its class (YOLOX); other methods say nothing."""
+    methods = "    def __init__(self):\n        b = 2\n        self.c = b\n    def d(self):\n        self.e = 3\n"
+    text = f"class Exp:\n    a = 1\n{methods}"
+    assert of_python(text) == {"Exp": {"a": 1, "c": 2}}
+
+
+def test_letters_and_words() -> None:
+    """A text is a list of its letters, or of its words, where code makes one of it."""
+    text = (
+        "letters = 'ab'\nsymbols = ['_'] + list(letters)\nwords = 'cat dog'.split()\nclasses = OrderedDict({'a': 0})\n"
+    )
+    assert of_python(text) == {
+        "letters": "ab",
+        "symbols": ["_", "a", "b"],
+        "words": ["cat", "dog"],
+        "classes": {"a": 0},
+    }

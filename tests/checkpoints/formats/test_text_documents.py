@@ -25,8 +25,10 @@ def test_documents() -> None:
     assert of_mlmodel('run_id: a\nsignature:\n  inputs: \'[{"name": "age"}]\'\n  outputs: null\n') == {
         "signature": {"inputs": ["age"]}
     }
-    assert of_mlmodel("run_id: a\n") == {"signature": {}}
+    assert of_mlmodel("run_id: a\nmetadata: {names: [a]}\n") == {"signature": {}, "metadata": {"names": ["a"]}}
     assert of_params("model: ViT-B-32\nlr: 0.1\nno setting\n") == {"model": "ViT-B-32", "lr": "0.1"}
+    assert of_params("-- Options --\n  lr: 0.1 \t[default: 1]\nseed=2\na == b\n") == {"lr": "0.1", "seed": "2"}
+    assert of_params('{"lr": 1}') == {"lr": 1}
 
 
 @pytest.mark.parametrize(
