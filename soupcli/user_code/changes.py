@@ -13,7 +13,7 @@ from soupcli.environment import searched
 from soupcli.user_code import files as user_files
 from soupcli.user_code import notes
 from soupcli.user_code.events import state_of
-from soupcli.user_code.files import moving, read_modules
+from soupcli.user_code.files import changed_by_code, moving, read_modules
 from soupcli.user_code.hooks import pass_over_threads
 from soupcli.user_code.modules import forget
 from soupcli.user_code.projects import enter, is_nested, searched_folders
@@ -42,7 +42,8 @@ def made_files() -> set[Path]:
 
     The user's code may have made them, or somebody else. A file server's clock may also be ahead of this machine's.
     """
-    made = notes.of("made", read_modules()) | moving
+    modules = read_modules()
+    made = notes.of("made", modules) | moving | changed_by_code(modules)
     return {Path(path) for path in made - notes.every("written")}
 
 

@@ -69,10 +69,10 @@ def _given(event: str, arguments: tuple[Any, ...]) -> list[str]:
 
 
 def is_writing(mode: Any = None, flags: Any = None) -> bool:
-    """Whether a file is opened for writing."""
+    """Whether a file is opened for writing, so that nothing that was in it can be read."""
     if isinstance(mode, str):
-        return any(letter in mode for letter in "wax")
-    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
+        return any(letter in mode for letter in "wx") or ("a" in mode and "+" not in mode)
+    return isinstance(flags, int) and (flags & os.O_ACCMODE == os.O_WRONLY or bool(flags & os.O_TRUNC))
 
 
 def is_only_read(mode: Any = None, flags: Any = None) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from soupcli.environment import is_of_the_session
 from soupcli.user_code import notes, openings
+from soupcli.user_code.events import state_of
 from soupcli.user_code.hooks import is_watching
 from soupcli.user_code.modules import SYSTEM, libraries, sources, texts_of, user_modules
 
@@ -42,10 +43,16 @@ def read_files() -> dict[Path, str | None]:
     These are the modules below the working folder, and those that the user's code has imported from elsewhere.
     """
     modules = read_modules()
-    opened = notes.of("read", modules) - notes.every("made")
+    opened = notes.of("read", modules) - notes.every("made") - changed_by_code(modules)
     unheard = {path for path in openings.opened() - notes.every("written") if _stays(path)}
     found = {os.path.realpath(file) for file in modules} | opened | unheard | set(_named_by(modules))
     return {Path(path): sources.get(path) for path in sorted(found) if not path.startswith(libraries())}
+
+
+def changed_by_code(modules: set[str]) -> set[str]:
+    """Return the files that are others than when code of `modules` opened them to read and change."""
+    opened = (word.partition(" ") for word in notes.of("opened for both", modules))
+    return {path for state, _, path in opened if state_of(path) != state}
 
 
 @contextlib.contextmanager

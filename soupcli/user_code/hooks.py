@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import threading
 import weakref
@@ -24,6 +25,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+from soupcli.environment import EVERY
 from soupcli.user_code import notes, openings
 from soupcli.user_code.events import (
     ATTRIBUTES,
@@ -40,6 +42,7 @@ from soupcli.user_code.events import (
 from soupcli.user_code.modules import OWN, SYSTEM, Seekers, SourceLoader, asking, is_users, libraries
 
 IMPORTING = "<frozen importlib"
+ENVIRONMENT = re.compile(r"/proc/(self|thread-self|\d+)/environ")
 
 _watching = threading.Event()
 _is_child = threading.Event()  # all code of this process is the user's
@@ -160,7 +163,13 @@ def _note_paths(event: str, arguments: tuple[Any, ...], module: str, place: str)
             notes.add("stated", module, path)
         is_open = event == "open"
         is_written = event == "os.rename" or (is_open and is_writing(*arguments[1:3]))
-        remember(module, path, is_written=is_written, is_opened=is_open and is_only_read(*arguments[1:3]))
+        is_opened = is_open and is_only_read(*arguments[1:3])
+        if ENVIRONMENT.fullmatch(path):
+            notes.add("variable", module, EVERY)
+        elif is_open and not is_written and not is_opened:
+            _remember_both(module, path)
+        else:
+            remember(module, path, is_written=is_written, is_opened=is_opened)
 
 
 def users_caller(frame: FrameType | None) -> str | None:
@@ -218,6 +227,14 @@ def remember(module: str, path: str, *, is_written: bool = False, is_opened: boo
     notes.add("written" if is_written else "made" if notes.is_made_by_command(path) else "read", module, path)
     if is_opened and (state := state_of(path)):
         notes.add("opened by a program" if _is_program.is_set() else "opened", module, f"{state} {path}")
+
+
+def _remember_both(module: str, path: str) -> None:
+    """Note a file that code of `module` opens so that it can read and change it. One that is not there is made."""
+    state = state_of(path)
+    remember(module, path, is_written=not state)
+    if state:
+        notes.add("opened for both", module, f"{state} {path}")
 
 
 def note_openings() -> None:

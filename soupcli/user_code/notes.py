@@ -23,7 +23,19 @@ from pathlib import Path, PurePath
 from soupcli.environment import WITNESS, variable
 
 # Kinds of words: paths, names, and commands as JSON.
-OF_FILES = {"read", "written", "made", "opened", "opened by a program", "asked", "stated", "scanned", "copied", "ran"}
+OF_FILES = {
+    "read",
+    "written",
+    "made",
+    "opened",
+    "opened by a program",
+    "opened for both",
+    "asked",
+    "stated",
+    "scanned",
+    "copied",
+    "ran",
+}
 OF_NAMES = {"variable", "imported", "sought", "package", "attended"}
 OF_COMMANDS = {"started", "program", "running"}
 KINDS = OF_FILES | OF_NAMES | OF_COMMANDS
