@@ -7,6 +7,7 @@ from typing import Any
 
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of
+from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, is_tensor, tensor_of
 
 OPTIMIZER = frozenset({"state", "param_groups"})
 NAMES = re.compile(
@@ -18,6 +19,8 @@ NAMES = re.compile(
 SCALER = re.compile(r"(.*_)?scalers?", re.IGNORECASE)  # of gradients, or of inputs: scikit-learn's, or numbers by name
 FITTED = re.compile(r"(data_)?(mean|std|var|min|max|center|lambda|quantile)s?_?|running_(mean|var)", re.IGNORECASE)
 COUNTERS = re.compile(r".*(epoch|step|iter|best|loss|acc|metric|score|update|average).*", re.IGNORECASE)
+# Shapes of what torch.Generator.get_state returns, on a CPU and on a GPU.
+OF_CPU, OF_GPU = (5056,), (16,)
 DEEPEST = 3
 HOLDERS = (dict, list, tuple, StandIn)
 
@@ -33,7 +36,20 @@ def is_training_state(name: str, value: Any) -> bool:
     """
     if is_fitted_scaler(name, value):
         return False
-    return NAMES.fullmatch(name) is not None or _is_of_training(value, 0, {}, {})
+    return NAMES.fullmatch(name) is not None or _is_random_state(value) or _is_of_training(value, 0, {}, {})
+
+
+def _is_random_state(value: Any) -> bool:
+    """Whether a tensor, or each of a list, is the state of a generator of random numbers."""
+    if isinstance(value, list):
+        return bool(value) and all(_shape_of_bytes(part) in (OF_CPU, OF_GPU) for part in value)
+    return _shape_of_bytes(value) == OF_CPU
+
+
+def _shape_of_bytes(value: Any) -> tuple[int, ...] | None:
+    """Return the shape of a tensor of bytes; None for everything else."""
+    tensor = tensor_of(value) if is_tensor(value) else None
+    return tensor.shape if isinstance(tensor, PickledTensor) and tensor.dtype == "uint8" else None
 
 
 def is_fitted_scaler(name: str, value: Any) -> bool:
