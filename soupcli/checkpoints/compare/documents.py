@@ -79,7 +79,7 @@ def _document(file: Path) -> Any:
         text = decoded(content)
         if is_settings_text(file.name):
             return of_params(text)
-        return of_mlmodel(text) if file.name == MLMODEL else OF_TEXT.get(suffix, rows_of_text)(text)
+        return (OF_NAME.get(file.name) or OF_TEXT.get(suffix, rows_of_text))(text)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None  # of whatever a stranger has written
     except (CheckpointError, ValidationError, MissingExtra):
@@ -124,6 +124,8 @@ OF_TEXT: dict[str, Callable[[str], Any]] = {
     PYTHON: of_python,
     XML: of_xml,
 }
+# Files that are told by their whole name: of MLflow, and of an agent of stable-baselines3.
+OF_NAME: dict[str, Callable[[str], Any]] = {MLMODEL: of_mlmodel, "data": parse_json}
 OF_BYTES: dict[str, Callable[[bytes], Any]] = {
     ".npy": read_npy,
     ".npz": read_npz,

@@ -52,8 +52,8 @@ ARCHIVES = (
     Archive(
         "_stable_baselines3_version",
         "an agent of stable-baselines3",
-        "its network is a file in it: unzip RUN.zip policy.pth -d RUN; a soup of these with --format same goes back by "
-        "agent.policy.load_state_dict(torch.load('soup/policy.pth'))",
+        "unpack it, its network and its settings are files in it: unzip RUN.zip -d RUN; a soup of these with --format "
+        "same goes back by agent.policy.load_state_dict(torch.load('soup/policy.pth'))",
     ),
     Archive(
         "*.npy",
