@@ -19,6 +19,7 @@ from soupcli.checkpoints.compare.documents import (
     LINES,
     MLMODEL,
     OF_BYTES,
+    OF_NAME,
     OF_TEXT,
     PARQUET,
     PYTHON,
@@ -48,10 +49,12 @@ OTHERS = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "ada
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 MOST_WEIGHTS = 4  # files of one run in a folder, such as its best and last; more are those of many runs
 BELOW, MOST_BELOW = 3, 1000  # folders below that of the weights that are looked into, and entries of all of them
-IN_RUN = re.compile(  # folders with a run's weights
-    r"checkpoints?(-\d+)?|ckpts?|weights|exp|((best|final|last|merged|trained)[_-]?)?(models?|checkpoint)",
+IN_RUN = re.compile(  # folders with a run's weights; one may lie in another, as save/CKPT+2024-01-01 of speechbrain
+    r"(checkpoint|ckpt)s?([-_]?\d+|\+.+)?|(epoch|(global_)?step|iter)[-_=]?\d+([-_=].*)?|weights|exp|saves?|snapshots?"
+    r"|((best|final|last|merged|trained)[_-]?)?(models?|checkpoint)",
     re.IGNORECASE,
 )
+MOST_ABOVE = 3  # folders of a run above that of the weights
 DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
 OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
 DATA_OF_MLFLOW = "data"  # the folder with the weights, below that of the model
@@ -70,8 +73,9 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
 
     A label is the file's name. Beside a file of weights `*` stands for its own stem, and in a folder of many runs only
     lists of classes and settings of a training count. `../` is the folder of a run whose weights lie in `checkpoints/`
-    or alike. Of folders below only lists of classes and descriptions of data count. `*` stands for the name of
-    an experiment: of settings that are called as their folder, and of an only Python file.
+    or alike, `../../` that of one whose weights lie in `save/CKPT+1/`. Of folders below only lists of classes and
+    descriptions of data count. `*` stands for the name of an experiment: of settings that are called as their folder,
+    and of an only Python file.
 
     Links that lead out of their folder are none of them. Of very many files, lists of classes are the first that count,
     and Python files the last.
@@ -119,13 +123,18 @@ def _entries_in(content: bytes) -> int:
 
 
 def folders_of(checkpoint: Checkpoint) -> list[Path]:
-    """Return the folder of the weights, and above it that of their run, if they lie in `checkpoints/` or alike."""
+    """Return the folder of the weights, and those above it up to that of the run: of `checkpoints/` or alike."""
     files = [file.path for file in checkpoint.files]
     folder = checkpoint.side_folder or (min(files).parent if files else None)
-    if folder is None:
-        return []
+    found = [folder] if folder is not None else []
+    while found and len(found) <= MOST_ABOVE and _is_in_run(found[-1]):
+        found.append(found[-1].parent)
+    return found
+
+
+def _is_in_run(folder: Path) -> bool:
     of_mlflow = folder.name == DATA_OF_MLFLOW and (folder.parent / MLMODEL).is_file()
-    return [folder, folder.parent] if of_mlflow or IN_RUN.fullmatch(folder.name) else [folder]
+    return of_mlflow or IN_RUN.fullmatch(folder.name) is not None
 
 
 def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
@@ -137,9 +146,10 @@ def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
         found |= _stating(checkpoint.side_folder)
     elif weights:
         found |= _beside_file(min(weights))
-    found |= {f"../{label}": file for above in run[1:] for label, file in _stating(above).items()}
     for up, at in enumerate(run):
-        found |= {f"{'../' * up}{label}": file for label, file in _lists_below(at, run[0])}
+        stating = _stating(at) if up else {}
+        below = _lists_below(at, run[max(up - 1, 0)])
+        found |= {f"{'../' * up}{label}": file for label, file in (*stating.items(), *below)}
     settings = (above / HYDRA for above in run if not (above / HYDRA).parent.is_symlink())
     hydra = next((file for file in settings if file.is_file()), None)
     found |= {HYDRA: hydra} if hydra is not None else {}
@@ -275,7 +285,7 @@ def _size_of(file: Path) -> float:
 def _may_state(name: str) -> bool:
     """Whether a file may state classes or statistics by its name. Other pickles of torch are weights."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see `_names_in`
-    of_settings = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES or name == MLMODEL
+    of_settings = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES or name in OF_NAME
     # Other XML and archives are networks, annotations and arrays.
     known = may_list(name) or name == OF_CVAT if suffix in (XML, ".npz") else of_settings
     lists = is_class_list(name) or is_embedded_list(name) or is_unread_list(name)

@@ -66,7 +66,9 @@ TRAINING = late_pattern(
     (.*_)?(optim(izers?)?|sched(uler)?s?|trainer|train|training|val(idation)?|test|eval(uation)?|loss(es)?|callbacks?
       |loggers?|logging|distill(ation)?|teacher|wandb|init|regulari[sz]ation|metrics?|history|results?|scores?|rewards?|summary|report|leaderboard|cv|folds?
       |sweep|search|generation|data_?loaders?|(train|val(idation)?|test)_(ds|data(set|loader)?))
-    | aug(ment\w*|s)?(_\w+)? | (init|loss|aug|val|eval)_\w+
+    | aug(ment\w*|s)?(_\w+)? | (init(?!_(arg|param(eter)?|kwarg|config|cfg|input)s?$)|loss|aug|val|eval)_\w+
+    | normali[sz]e_(adv\w*|rewards?|returns?|grad\w*|loss\w*)
+    | (optim(izer)?|(lr_)?scheduler)_(args|params|kwargs|config|cfg|fn|type|name)
     """,
     WORDS,
 )
@@ -78,7 +80,7 @@ OF_MODEL = late_pattern(
 )
 BESIDE_MODEL = late_pattern(
     r"""
-    .*(drop|init|loss|seed|learning|epoch|batch|warmup|path|dir|file|freeze|frozen|pretrain|checkpoint|version|dtype
+    .*(drop|init|loss|seed|learning|epoch|batch|warmup|momentum|clip|verbose|path|dir|file|freeze|frozen|pretrain|checkpoint|version|dtype
       |device|cache|flash|implementation|compile|url|license|output|return|label|num_class|n_class|classes|regulari[sz]|lambda|decay).*
     | name | tags | lr(_.*)? | .*_(lr|id|steps?) | (run|exp\w*|model|hub|project)_name | hf_config | optim\w*
     """,

@@ -231,6 +231,48 @@ def test_settings_called_as_their_folder(tmp_path: Path) -> None:
     assert setting.key == "*.yaml: image_size" and setting.of_inputs
 
 
+RATES = ("sample_rate: 16000\nlr: 0.1\n", "sample_rate: 8000\nlr: 0.1\n", "sample_rate: 16000\nlr: 0.2\n")
+
+
+@pytest.mark.parametrize("place", ["save/CKPT+2024-01-01", "checkpoints/step-100", "models/final_model/checkpoint_3"])
+def test_settings_of_a_run_above(tmp_path: Path, place: str) -> None:
+    """Weights may lie several folders below that of their run, whose settings count."""
+    runs = [tmp_path / str(number) for number in range(len(RATES))]
+    for number, run in enumerate(runs):
+        (run / place).mkdir(parents=True)
+        save_file({"weight": torch.full((4, 4), float(number))}, run / place / "model.safetensors")
+        (run / "hyperparams.yaml").write_text(RATES[number])
+    first, other, swept = (open_checkpoint(run / place) for run in runs)
+    [setting] = differing_settings([first, other])
+    assert setting.key == f"{'../' * (place.count('/') + 1)}hyperparams.yaml: sample_rate" and setting.of_inputs
+    assert differing_settings([first, swept]) == []
+
+
+def test_agents(tmp_path: Path) -> None:
+    """An unpacked agent of stable-baselines3 says in `data` what its network is; its training is not compared."""
+    usual = {"policy_kwargs": {":serialized:": "gASV", "activation_fn": "<class 'torch.nn.ReLU'>"}, "learning_rate": 1}
+    swept = {**usual, "learning_rate": 2, "gamma": 0.9, "normalize_advantage": True}
+    tanh = {**usual, "policy_kwargs": {"activation_fn": "<class 'torch.nn.Tanh'>"}}
+    for number, data in enumerate((usual, swept, tanh)):
+        (tmp_path / str(number)).mkdir()
+        torch.save({"mlp.weight": torch.full((4, 4), float(number))}, tmp_path / str(number) / "policy.pth")
+        (tmp_path / str(number) / "data").write_text(json.dumps(data))
+    first, other, third = (open_checkpoint(tmp_path / str(number)) for number in range(3))
+    assert differing_settings([first, other]) == []
+    [setting] = differing_settings([first, third])
+    assert setting.key == "data: policy_kwargs.activation_fn" and setting.of_network
+
+
+@pytest.mark.parametrize("place", ["lr1", "save/lr1", "a/b"])
+def test_settings_above_a_run(tmp_path: Path, place: str) -> None:
+    """A folder with a name of its own is the run, and what lies above it is not about the run."""
+    for number in range(2):
+        (tmp_path / str(number) / place).mkdir(parents=True)
+        save_file({"weight": torch.full((4, 4), float(number))}, tmp_path / str(number) / place / "model.safetensors")
+        (tmp_path / str(number) / "config.yaml").write_text(f"sample_rate: {number}\n")
+    assert differing_settings([open_checkpoint(tmp_path / str(number) / place) for number in range(2)]) == []
+
+
 def test_python_beside_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of very many files those of Python count last, and one that is called settings keeps its name."""
     monkeypatch.setattr(class_files, "MOST_FILES", 2)
