@@ -30,7 +30,7 @@ from soupcli.checkpoints.compare.documents import (
     most_of,
 )
 from soupcli.checkpoints.formats.class_lists import is_class_list, is_embedded_list, is_unread_list
-from soupcli.checkpoints.formats.class_words import EMBEDDED
+from soupcli.checkpoints.formats.class_words import EMBEDDED, INPUTS
 from soupcli.checkpoints.formats.name_lists import MOST
 from soupcli.checkpoints.formats.setting_words import OF_STATISTICS
 from soupcli.checkpoints.formats.statistics_files import is_statistics
@@ -288,5 +288,6 @@ def _may_state(name: str) -> bool:
     of_settings = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES or name in OF_NAME
     # Other XML and archives are networks, annotations and arrays.
     known = may_list(name) or name == OF_CVAT if suffix in (XML, ".npz") else of_settings
-    lists = is_class_list(name) or is_embedded_list(name) or is_unread_list(name)
+    of_inputs = suffix in (".npz", PARQUET) and INPUTS.fullmatch(name.removesuffix(suffix)) is not None
+    lists = is_class_list(name) or is_embedded_list(name) or is_unread_list(name) or of_inputs
     return (known or lists or is_statistics(name)) and not name.startswith(OTHERS)

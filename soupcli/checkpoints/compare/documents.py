@@ -70,8 +70,9 @@ def _document(file: Path) -> Any:
     try:
         content = read_unpacked(file, most=most_of(file))
         if suffix == PARQUET:
-            columns = read_columns(file)
-            return rows_of_table([*columns], [list(map(str, column)) for column in columns.values()])
+            header, columns = zip(*read_columns(file).items(), strict=True)
+            texts = [list(map(str, column)) for column in columns]
+            return texts[0] if len(texts) == 1 else rows_of_table(header, texts)
         if suffix in OF_BYTES:
             return OF_BYTES[suffix](content)
         if suffix in OF_TORCH:

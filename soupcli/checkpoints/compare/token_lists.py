@@ -235,6 +235,7 @@ _NUMBER = "(ids?|idx|ind(ex|ices)|ints?|num)"
 STEMS = late_pattern(
     rf"((train|lang|src|tgt|source|target|text|asr|tts|input|output|model)[_.-])?({_UNIT}s?[_-]?(list|map|dict|index|set)"
     rf"|{_UNIT}s?_?(2|to)_?{_NUMBER}|{_NUMBER}_?(2|to)_?{_UNIT}s?|(char|token|phone(me)?|symbol|unit|letter)s?"
+    r"|word_?map_\w+|(en|ch|chinese|japan|korean|latin|arabic|cyrillic|french|german|ic15|ppocr)_?(dict|keys)(_v\d)?"
     r"|stoi|itos|alphabet|charset|entities|relations|vocab(ulary)?|tokenizer)",
     re.IGNORECASE,
 )
@@ -242,7 +243,7 @@ STEMS = late_pattern(
 
 def numbers_tokens(name: str) -> bool:
     """Whether a file of this name, which is none of NAMED, may number tokens."""
-    name = unpacked_name(name)
-    stem, ending = os.path.splitext(name)  # noqa: PTH122 - a Path for each of very many files takes long
-    known = matches(name, OTHERS) or (ending.lower() in ENDINGS and STEMS.fullmatch(stem) is not None)
+    unpacked = unpacked_name(name)
+    stem, ending = os.path.splitext(unpacked)  # noqa: PTH122 - a Path for each of very many files takes long
+    known = matches(unpacked, OTHERS) or (ending.lower() in ENDINGS and STEMS.fullmatch(stem) is not None)
     return known and name not in NAMED and not matches(name, NO_LISTS)

@@ -148,7 +148,8 @@ def _inputs(entries: Entries) -> dict[str, list[str]]:
 def other_list(key: str, value: Any) -> list[str] | None:
     """Return different names in order, or None if the key or the names are those of something else than classes."""
     is_list = LISTS.fullmatch(key) is not None or EMBEDDED_LISTS.fullmatch(key) is not None
-    is_other = OTHERS.fullmatch(key) or BY_MERIT.fullmatch(key)
+    numbers_tokens = isinstance(value, Mapping) and TOKEN_KEYS.fullmatch(key)
+    is_other = (OTHERS.fullmatch(key) and not numbers_tokens) or BY_MERIT.fullmatch(key)
     names = None if is_other else names_in_order(value, least=1 if is_list else FEW)
     if names is None or all(map(NO_CLASS.fullmatch, names)) or (not is_list and are_settings(names)):
         return None
@@ -177,7 +178,7 @@ def _entries(document: Any, view_of: View, numbers_in: NumbersIn = lambda _: Non
             value = opened_items(_without_wrapper(held))
             if isinstance(value, str) and _are_letters(str(key), value):
                 yield f"{prefix}{key}", str(key), list(value)
-            elif isinstance(value, str) and LISTS.fullmatch(str(key)):
+            elif isinstance(value, str) and any(words.fullmatch(str(key)) for words in (LISTS, EMBEDDED_LISTS, INPUTS)):
                 listed = names_in_text(f"{prefix}{key}", value)
                 yield f"{prefix}{key}", str(key), listed
                 if listed is not None:
@@ -196,7 +197,7 @@ def _entries(document: Any, view_of: View, numbers_in: NumbersIn = lambda _: Non
                 waiting.append((f"{prefix}{key}.", depth_inside, inner))
 
 
-NUMBERED = (KEYS, LISTS, EMBEDDED_LISTS, TOKEN_KEYS, TRAINED)  # whose numbers may be tensors
+NUMBERED = (KEYS, LISTS, EMBEDDED_LISTS, INPUTS, TOKEN_KEYS, TRAINED)  # whose numbers may be tensors
 
 
 def _without_wrapper(value: Any) -> Any:

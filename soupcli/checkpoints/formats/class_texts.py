@@ -14,8 +14,8 @@ from soupcli.checkpoints.formats.class_words import COLOR, HEADER, NUMBERED
 from soupcli.checkpoints.formats.name_lists import MOST, WNID, names_by_row, names_in_order, names_in_text, of_literal
 from soupcli.late import late_pattern
 
-_NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
-_NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
+_NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=|]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
+_NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>|])[\s:,;=>|]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
 _NUMBER_SECOND = late_pattern(r"(\S+|[^\t]*\S)[ ]*[\t ][ ]*(\d{1,9})[\t ].*")  # `cat 0 300`
 _NUMBERED = ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1), (_NUMBER_SECOND, 2, 1))
 # `cat 300`, `polar bear: 300`, `300 cat`: what uniq -c prints, and Counter.most_common

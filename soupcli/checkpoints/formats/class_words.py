@@ -82,6 +82,7 @@ INPUTS = late_pattern(
     ([\w-]+[_-])?(
       features?([_-]?(names?|cols?|columns|order|list))?([_-]?in)?_? | (input|x|cat|cont|num(eric(al)?)?
         |categorical|continuous|predictor)[_-]?(names?|cols?|columns|features?|vars?|variables) | columns | inputs
+      | numeric(al)?s? | categorical | continuous | var[_-]?names
       | (channel|band|sensor|variable|covariate|gene|electrode|joint)s?([_-]?(names?|order|list))? | predictors
       | col(umn)?s?[_-]?(idx|index|indices|order) | reals | categoricals | regressors | exog(_list)?
       | feature_names_in_

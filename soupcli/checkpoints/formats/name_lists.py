@@ -22,6 +22,7 @@ MOST_COLUMNS = 20  # of a table
 LONGEST_LITERAL = 1 << 18  # characters
 WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 MARKS = ("\n", "|", ";", ",")  # between names in one text
+VALUE = re.compile("value|code")  # of objects: a name or a number
 OF_WORDS = "model_info.labels"  # of OpenVINO, with spaces between them
 
 
@@ -178,11 +179,22 @@ def _is(words: re.Pattern[str], key: Any) -> bool:
 
 def _of_objects(entries: Sequence[Mapping[Any, Any]]) -> list[Any]:
     """Return the names in objects, in the order of their numbers if they have any; [None] of other numbers."""
-    first = [key for key in entries[0] if isinstance(key, str)]
-    name, number = (next(filter(words.fullmatch, first), None) for words in (OBJECT_NAME, OBJECT_NUMBER))
-    rows = {_row(entry.get(number, row)): entry.get(name) for row, entry in enumerate(entries)}
-    begins = next((at for at in (0, 1) if rows.keys() == set(range(at, at + len(entries)))), None)
-    return [rows[at + begins] for at in range(len(rows))] if begins is not None else [None]
+    first = [(key, _row(value) is not None) for key, value in entries[0].items() if isinstance(key, str)]
+    name, number = (
+        next(
+            (key for each in (words, VALUE) for key, is_row in first if is_row == wanted and each.fullmatch(key)), None
+        )
+        for words, wanted in ((OBJECT_NAME, False), (OBJECT_NUMBER, True))
+    )
+    names = [entry.get(name) for entry in entries]
+    rows = [_row(entry.get(number, row)) for row, entry in enumerate(entries)]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows) or len({*known}) < len(rows):
+        return [None]
+    if known == sorted(known):  # with gaps too, as COCO's
+        return names
+    counted = {*known} in (set(range(len(known))), set(range(1, len(known) + 1)))
+    return [names[at] for at in sorted(range(len(known)), key=known.__getitem__)] if counted else [None]
 
 
 def _is_of_keras(name: Any) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.pandas_objects import held_by_pandas
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
 from soupcli.checkpoints.formats.pickles.tensors import is_array
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
@@ -124,9 +125,11 @@ def _plain(value: Any, depth: int, room: _Room) -> Any:
         if is_array(value) or JOBLIB.fullmatch(value.full_name):
             inner = _only_object(value)
             return _array(value) if inner is None else _plain(inner, depth, room)
-        said = _scalar(value)
+        said, inner = _scalar(value), held_by_pandas(value)
         if said is not value:
             return said
+        if inner is not None and depth <= DEEPEST:
+            return _plain(inner, depth + 1, room)
         value = dict(value.attributes) or (value.state if isinstance(value.state, tuple) else None)
     if depth > DEEPEST or not isinstance(value, dict | list | tuple):
         return _scalar(value) if isinstance(value, bytes) and len(value) <= LONGEST else value

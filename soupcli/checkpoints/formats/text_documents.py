@@ -7,6 +7,7 @@ Each raises ValueError for a text that is broken, or would take minutes.
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
 import tomllib
@@ -130,4 +131,14 @@ def of_params(content: str) -> Any:
     if content.startswith("{"):
         return parse_json(content)
     pairs = (PARAM.match(line) for line in content.split("\n"))
-    return {pair[1]: pair[2].strip() for pair in pairs if pair is not None}
+    return {pair[1]: _plain(pair[2].strip()) for pair in pairs if pair is not None}
+
+
+def _plain(text: str) -> Any:
+    """Return a list or map as Python prints it, any other text as it is."""
+    if text[:1] + text[-1:] not in ("[]", "{}", "()"):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return text

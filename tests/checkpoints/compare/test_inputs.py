@@ -9,6 +9,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas  # type: ignore[import-untyped]
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import save, save_file
@@ -81,6 +84,12 @@ WRITERS: dict[str, Callable[[Path, list[str]], Checkpoint]] = {
     "members of an Enum": lambda at, names: in_file(at, bands=[Band(name) for name in names]),
     "members by their names": lambda at, names: in_file(at, bands=[ByName(name) for name in names]),
     "a namedtuple": lambda at, names: in_file(at, features=Named(*names)),
+    "a text": lambda at, names: in_file(at, features=", ".join(names)),
+    "tensors": lambda at, names: in_file(at, feature_names={name: torch.tensor(row) for row, name in enumerate(names)}),
+    "columns of pandas": lambda at, names: in_file(at, columns=pandas.Index(names)),
+    "an archive of numpy": lambda at, names: run(at, features__npz=numpy_file(np.savez, columns=np.array(names))),
+    "parquet": lambda at, names: run(at, features__parquet=parquet(feature=names)),
+    "one kind of columns": lambda at, names: run(at, columns__yaml=f"numeric: {names}\n"),
     "maps in a list": lambda at, names: run(
         at, config__json=json.dumps({"input_features": [{"name": name} for name in names]})
     ),
@@ -172,6 +181,12 @@ def test_scales(file: str, one: bytes | str, other: bytes | str, key: str | None
     found = differing_settings([run(tmp_path / "a", **{file: one}), run(tmp_path / "b", **{file: other})])
     assert [setting.key for setting in found] == ([key] if key is not None else [])
     assert all(setting.of_inputs != setting.of_network for setting in found)
+
+
+def parquet(**columns: list[str]) -> bytes:
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), content)
+    return content.getvalue()
 
 
 def numpy_file(write: Callable[..., None], *values: Any, **arrays: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -74,6 +75,10 @@ LISTS: list[tuple[str, Callable[[Path, list[str]], Any]]] = [
     ("vocab.yaml", text(lambda words: yaml.safe_dump({"tokens": words}))),
     ("tokens.yml", text(lambda words: yaml.safe_dump(numbered(words)))),
     ("word_index.json", text(lambda words: json.dumps(numbered(words)))),
+    ("vocab.json.gz", lambda file, words: file.write_bytes(gzip.compress(json.dumps(numbered(words)).encode()))),
+    ("WORDMAP_coco_5_cap_per_img.json", text(lambda words: json.dumps(numbered(words)))),
+    ("ppocr_keys_v1.txt", text("\n".join)),
+    ("en_dict.txt", text("\n".join)),
     ("train_units.txt", text("\n".join)),
     ("entities.dict", text(lambda words: "\n".join(f"{row}\t{word}" for row, word in enumerate(words)))),
     ("merges.txt", text(lambda words: "\n".join(["#version: 0.2", *(f"{word} e" for word in words)]))),

@@ -13,11 +13,12 @@ NAMES = ["dog", "cat", "ant", "bee"]
     [
         "1 dog\n2 cat\n3 ant\n4 bee\n",
         "0 dog\n1 cat\n2 ant\n3 bee\n",
+        "1|cat\n0|dog\n2|ant\n3|bee\n",
         "{0: 'dog',\n 1: 'cat',\n 2: 'ant',\n 3: 'bee'}",
         "['dog', 'cat', 'ant', 'bee']\n",
         "{'bee': 3, 'ant': 2, 'cat': 1, 'dog': 0}",
     ],
-    ids=["from 1", "from 0", "a dict of Python", "a list of Python", "a dict from names"],
+    ids=["from 1", "from 0", "after marks", "a dict of Python", "a list of Python", "a dict from names"],
 )
 def test_numbers_and_literals(text: str) -> None:
     """The numbers give the order, from 0 or from 1 (UCF101's classInd.txt); a literal of Python is read as such."""
@@ -37,7 +38,8 @@ def test_objects_in_any_order(number: str, name: str, first: int) -> None:
     objects = [{name: each, number: row} for row, each in enumerate(NAMES, first)]
     assert named_rows({"classes": objects[::-1]}) == {"classes": NAMES}
     gaps = [{**each, number: 10 * row} for row, each in enumerate(objects)]
-    assert not named_rows({"classes": gaps})
+    assert named_rows({"classes": gaps}) == {"classes": NAMES}
+    assert not named_rows({"classes": gaps[::-1]})
 
 
 def test_names_between_commas() -> None:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas  # type: ignore[import-untyped]
 import pytest
 import torch
 
@@ -68,6 +69,16 @@ def test_other_things(value: Any) -> None:
     assert names_by_row(value) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "number"), [("label", "value"), ("value", "index"), ("class_name", "class_id"), ("title", "code")]
+)
+def test_objects(name: str, number: str) -> None:
+    """A name is a text and a number none, whichever key has which. Numbers with gaps count in their order."""
+    assert names_by_row([{name: each, number: ROWS[each]} for each in SORTED]) == NAMES
+    assert names_by_row([{number: 7 * row + 3, name: each} for row, each in enumerate(NAMES)]) == NAMES
+    assert names_by_row([{number: 7 * ROWS[each] + 3, name: each} for each in SORTED]) is None
+
+
 def test_numbers_of_a_data_set() -> None:
     """Numbers of categories that stand for those of rows are names of these."""
     assert names_by_row({1: 1, 3: 0}) == ["3", "1"]
@@ -109,6 +120,11 @@ INSIDE: dict[str, Callable[[], Any]] = {
     "an array of pairs": lambda: np.array([[str(ROWS[name]), name] for name in SORTED]),
     "an array of objects": lambda: np.array([[ROWS[name], name] for name in SORTED], dtype=object),
     "bytes": lambda: [name.encode() for name in NAMES],
+    "an index of pandas": lambda: pandas.Index(NAMES),
+    "an index of numpy": lambda: pandas.Index(NAMES, dtype=object),
+    "a column": lambda: pandas.Series(NAMES),
+    "unique values": lambda: pandas.Series([*NAMES, *SORTED]).unique(),
+    "categories": lambda: pandas.Categorical(SORTED, categories=NAMES),
 }
 
 
@@ -138,6 +154,14 @@ def test_files_of_numpy(tmp_path: Path) -> None:
     (tmp_path / "bytes.pkl").write_bytes(pickle.dumps([name.encode() for name in NAMES], protocol=2))
     torch.save([name.encode() for name in NAMES], tmp_path / "bytes.pt")
     assert document_of(tmp_path / "bytes.pkl") == document_of(tmp_path / "bytes.pt") == NAMES
+
+
+def test_pickles_of_pandas(tmp_path: Path) -> None:
+    """A table's columns, pickled alone, are a list."""
+    for protocol in (2, 5):
+        for columns in (pandas.Index(NAMES), pandas.Index(NAMES, dtype=object)):
+            (tmp_path / "columns.pkl").write_bytes(pickle.dumps(columns, protocol=protocol))
+            assert document_of(tmp_path / "columns.pkl") == NAMES
 
 
 def test_parts_of_the_data(tmp_path: Path) -> None:

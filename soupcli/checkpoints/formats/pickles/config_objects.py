@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from soupcli.checkpoints.formats.pickles.pandas_objects import held_by_pandas
 from soupcli.checkpoints.formats.pickles.stand_ins import ENCODED, Global, StandIn
 
 # The attribute that holds what an object stands for, by its class.
@@ -27,6 +28,10 @@ def opened(value: Any) -> Any:
     if isinstance(value, StandIn) and _is_named_tuple(value):
         return list(value.args)
     for _ in range(DEEPEST):
+        of_pandas = held_by_pandas(value) if isinstance(value, StandIn) else None
+        if of_pandas is not None:
+            value = of_pandas
+            continue
         if not isinstance(value, StandIn) or not (value.items or value.state):
             break  # such as a tensor
         held = next((key for name, key in CONTENT if name.fullmatch(value.full_name)), None)
