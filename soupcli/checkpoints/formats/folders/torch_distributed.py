@@ -7,12 +7,13 @@ is a small archive of torch.save inside a .distcp file, whose place is looked up
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from soupcli.checkpoints.checkpoint import NO_PLACES, Origin, StoredTensor, TensorSpec, read_stored
 from soupcli.checkpoints.formats.folders.distributed_metadata import (
@@ -25,7 +26,11 @@ from soupcli.checkpoints.formats.folders.distributed_metadata import (
 from soupcli.checkpoints.formats.folders.shards import file_beside
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.network_part import network_part
+from soupcli.checkpoints.formats.own_settings import is_own_number, settings_in
+from soupcli.checkpoints.formats.part_words import dotted
+from soupcli.checkpoints.formats.setting_words import is_of_network
 from soupcli.checkpoints.formats.soup_mark import members_at, tail_of
+from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.formats.torch_save import DTYPES, read_tensor_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
@@ -34,6 +39,7 @@ from soupcli.late import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_NUMBER = 10_000  # bytes of an archive that may hold a plain number
 MOST_BOXES = 20_000  # of one tensor: each may have to be compared with every other
 ReadBox: TypeAlias = "Callable[[int, Tensor, int], None]"  # number of the box, out, first element in the box
 
@@ -152,8 +158,28 @@ def open_distributed(
         check_boxes(file.path, name, tensors[name].shape, boxes)
     held = (file, *(files[name] for name in sorted(files)))
     members = members_at(file, tail_of(file))
+    numbers = _plain_numbers(file.path, metadata, part.key)
+    said = settings_in(numbers, network="", own=numbers)
+    settings = {dotted(part.key, name): text for name, text in said.items()}
     origin = Origin(_writer(folder), part.key, metrics, part.notes, part.averaged, members=members)
+    origin = origin._replace(states=tuple(numbers), settings=settings)
     return DistributedCheckpoint(path, tensors, pieces, held, side_files, origin)
+
+
+def _plain_numbers(source: Path, metadata: Metadata, key: str | None) -> dict[str, Any]:
+    """Return the numbers among the network's tensors, which lie at `key`, that are no tensors and not a training's."""
+    above, found = tuple(key.split(".")) if key else (), {}
+    for stored, (*steps, name) in metadata.paths.items():
+        place = metadata.places.get((stored, ()))
+        if tuple(steps) != above or place is None or place.transformed or place.length > LARGEST_NUMBER:
+            continue
+        if not is_of_network(name):
+            continue
+        with contextlib.suppress(CheckpointError):  # broken: whoever needs it says how
+            content = read_object(file_beside(source, place.file), place.offset, place.length).content
+            if is_own_number(name, content):
+                found[name] = content
+    return found
 
 
 def _writer(folder: Path) -> str:

@@ -248,3 +248,14 @@ def test_boxes(cut: tuple[Tensor, list[Box]], data: st.DataObject) -> None:
         if wrong != boxes and (shape or len(wrong) != 1):
             with pytest.raises(CheckpointError, match="do not make up"):
                 check_boxes(Path("x"), "t", shape, wrong)
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+def test_numbers_among_the_tensors(tmp_path: Path, key: str | None) -> None:
+    """Plain numbers of the network's own dict are said and kept; those of a training are none of it."""
+    state = {**tensors(), "temperature": 0.07, "levels": [1, 2], "epoch": 3, "n_samples": 7}
+    save({key: state, "step": 5} if key else state, tmp_path / "a")
+    origin = open_checkpoint(tmp_path / "a").origin
+    assert sorted(origin.states) == ["levels", "temperature"]
+    above = f"{key}." if key else ""
+    assert origin.settings == {f"{above}levels": "[1, 2]", f"{above}temperature": "0.07"}
