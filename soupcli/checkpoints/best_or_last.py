@@ -13,7 +13,7 @@ from soupcli.checkpoints.formats.folders.trainer_state import best_by_trainer
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import FileVersion
+from soupcli.files.reading import FileVersion, distinct
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _one_of(folder: Path, members: Sequence[Path], prefer: str, how: How) -> Pat
     if not rivals and prefer == "last":
         rivals = [one for one in members if re.search(r"\d", one.stem)]
     rivals = [one for one in rivals if not AVERAGED.search(one.stem.lower())] or rivals
-    rivals = _plain(rivals) or rivals
+    rivals = _without_copies(_plain(rivals) or rivals)
     member = rivals[-1] if rivals else _best_by_trainer(members) if prefer == "best" else None
     if member is None:
         raise CheckpointError(
@@ -91,6 +91,14 @@ def _plain(rivals: Sequence[Path]) -> list[Path]:
     """Return the one whose name says nothing but best or last, and versions of it; nothing if several do."""
     found = [one for one in rivals if all(map(PLAIN.fullmatch, _words(VERSION.sub("", one.name).partition(".")[0])))]
     return found if len({VERSION.sub("", one.name) for one in found}) == 1 else []
+
+
+def _without_copies(rivals: Sequence[Path]) -> list[Path]:
+    """Return the paths without files that a later one holds byte for byte: any of these may be taken."""
+    if len(rivals) < 2 or not all(one.is_file() for one in rivals):
+        return list(rivals)
+    kept = {file.path for file in distinct([FileVersion.of(one) for one in reversed(rivals)])}
+    return [one for one in rivals if one in kept]
 
 
 def _words(stem: str) -> list[str]:

@@ -104,8 +104,11 @@ class FolderSearch:
         return [folder] if self.is_checkpoint(folder) else self._series(folder)
 
     def _series(self, folder: Path) -> list[Path]:
-        """Return the files of a folder if all are checkpoints of one kind, else the folder itself."""
-        files = _files(folder)
+        """Return the files of a folder if all are checkpoints of one kind, else the folder itself.
+
+        A copy of another one has a name of its own, by which `prefer` may take it.
+        """
+        files = _files(folder, copies=self.prefer is not None)
         broken = [] if files or self.how.weights_name is not None else _claiming(folder)
         sure = not broken and (self.prefer is not None or len({_plain(file) for file in files}) <= 1)
         parts = any(shards.is_shard(file.name) for file in files)
@@ -178,13 +181,13 @@ def _are_shards(folder: Path, files: Sequence[Path]) -> bool:
     return whole and len(shards.shard_sets(folder, [file.name for file in files])) == 1
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return the files of a folder that hold weights, each once."""
+def _files(folder: Path, *, copies: bool = False) -> list[Path]:
+    """Return the files of a folder that hold weights, each content once unless `copies`."""
     try:
         found = folders.weights_in(folder)
     except OSError:
         return []
-    kept = {file.path for file in distinct([FileVersion.of(entry) for entry in found])}
+    kept = {*found} if copies else {file.path for file in distinct([FileVersion.of(entry) for entry in found])}
     return [
         entry
         for entry in found

@@ -132,6 +132,26 @@ def test_no_name_is_preferred_unsaid(prefer: str, names: tuple[str, ...], chosen
 
 
 @pytest.mark.parametrize(
+    ("copy", "of", "prefer", "chosen"),
+    [
+        ("best.pt", "epoch_2.pt", "last", "epoch_2.pt"),
+        ("best.pt", "epoch_2.pt", "best", "best.pt"),
+        ("checkpoint.pt", "epoch_2.pt", "last", "epoch_2.pt"),
+        ("zz_best.pt", "epoch_1.pt", "best", "zz_best.pt"),
+        ("best_acc.pt", "best_loss.pt", "best", "best_loss.pt"),
+        ("last_1.pt", "last_2.pt", "last", "last_2.pt"),
+        ("checkpoint_2.pt", "epoch_2.pt", "last", "epoch_2.pt"),
+    ],
+)
+@pytest.mark.parametrize("word", ["runs", "runs/*/*.pt"])
+def test_copies(word: str, copy: str, of: str, prefer: str, chosen: str) -> None:
+    """Many trainers copy the last epoch to a file of another name: each is a file of its own for --prefer."""
+    write("runs/a/epoch_1.pt", "runs/a/epoch_2.pt", f"runs/a/{of}")
+    Path("runs/a", copy).write_bytes(Path("runs/a", of).read_bytes())
+    assert shown(word, prefer=prefer) == [f"runs/a/{chosen}"]
+
+
+@pytest.mark.parametrize(
     ("prefer", "names"),
     [
         ("best", ("trunk_best2", "embedder_best2", "trunk_1")),
