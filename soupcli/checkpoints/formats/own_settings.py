@@ -15,6 +15,7 @@ from soupcli.checkpoints.formats.class_lists import entries_of_text, is_document
 from soupcli.checkpoints.formats.names import EXTRA_STATE
 from soupcli.checkpoints.formats.numpy_names import numbers_of
 from soupcli.checkpoints.formats.pickles.config_objects import member_of, opened_items
+from soupcli.checkpoints.formats.pickles.layers import settings_of_layers
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, entries_of
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor
@@ -39,10 +40,10 @@ def settings_in(
     """Return the settings of the network and of its inputs in a document, as text, by their dotted keys.
 
     The state dict, which lies at the key `network` ("" for the document itself), and states of a training are not
-    searched but for the entries with the dotted keys `own`, of modules only their own attributes. `named` is what the
-    document is called, and the first part of keys.
+    searched but for the entries with the dotted keys `own`, of modules only their own attributes, and those of torch's
+    layers in them. `named` is what the document is called, and the first part of keys.
     """
-    found: dict[str, str] = {}
+    found: dict[str, str] = _of_layers(document, network) if network is not None else {}
     waiting, seen = deque([(f"{named}." if named else "", 1, document)]), 0
     tensors = f"{network}." if network else network
     while waiting and seen < MOST:
@@ -62,6 +63,16 @@ def settings_in(
             elif depth < DEEPEST and not is_own and _may_hold(str(name), inner):
                 waiting.append((f"{key}.", 1 if isinstance(inner, str) else depth + 1, inner))
     return found
+
+
+def _of_layers(document: Any, key: str) -> dict[str, str]:
+    """Return the settings of torch's layers in the module at a dotted key, if a module lies there."""
+    module = document
+    for name in key.split(".") if key else ():
+        module = (entries_of(module) or {}).get(name)
+    layers = settings_of_layers(module) if is_module(module) else {}
+    texts = ((f"{key}.{name}" if key else name, _text(name, value, lambda _: None)) for name, value in layers.items())
+    return {name: text for name, text in texts if text is not None}
 
 
 def is_own_number(name: str, value: Any) -> bool:

@@ -49,7 +49,7 @@ NETWORK = late_pattern(
     | (pre|post)_?norm
     | (n|num)_?(\w+_)?heads? | (\w+_)?attention_heads
     | n_?head | heads | global_?pool | pool(ing)?(_?(type|mode|method|strategy))?
-    | dilations? | strides? | padding(_mode)? | window_?size | shift_?size
+    | negative_slope | approximate | dilations? | strides? | padding(_mode)? | window_?size | shift_?size
     | rope_\w+ | rotary_\w+ | pos(ition(al)?)?_?(emb(edding)?|enc(oding)?)(_type)? | alibi | (is_)?causal
     | attn_?(scale|type|mode) | softmax_scale | logit_?(scale|cap|softcapping) | residual(_scale)? | skip_connections?
     | arch(itecture)? | backbone | encoder_?name | model | model_?(type|arch) | variant | reg_max | anchors

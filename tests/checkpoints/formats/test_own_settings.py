@@ -66,6 +66,31 @@ def test_found(kind: str, tmp_path: Path) -> None:
     assert " ".join(sorted(open_checkpoint(tmp_path / "a.pt").origin.settings)) == keys
 
 
+def network(activation: torch.nn.Module, stride: int = 1, heads: int = 2, dropout: float = 0.0) -> torch.nn.Module:
+    block = torch.nn.Sequential(torch.nn.Conv1d(2, 2, 3, stride), activation, torch.nn.Dropout(dropout))
+    return torch.nn.ModuleDict({"block": block, "attend": torch.nn.MultiheadAttention(4, heads)})
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        (network(torch.nn.GELU()), "block.1.activation approximate"),
+        (network(torch.nn.LeakyReLU(0.2)), "block.1.activation negative_slope"),
+        (network(torch.nn.ReLU(), stride=2), "block.0.stride"),
+        (network(torch.nn.ReLU(), heads=1), "attend.num_heads"),
+        (network(torch.nn.ReLU(inplace=True), dropout=0.5), ""),
+    ],
+)
+def test_layers_of_modules(tmp_path: Path, other: torch.nn.Module, differing: str, *, inside: bool) -> None:
+    """A whole module says what each layer of torch's computes; its dropout matters only while it is trained."""
+    for number, module in enumerate((network(torch.nn.ReLU()), other)):
+        torch.save({"model": module, "epoch": number} if inside else module, tmp_path / f"{number}.pt")
+    one, two = (open_checkpoint(tmp_path / f"{number}.pt").origin.settings for number in range(2))
+    found = [key for key in one if key in two and one[key] != two[key]]
+    assert found == [f"{'model.' if inside else ''}{key}" for key in differing.split()[:1]]
+
+
 def test_behind_many_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors of a large network do not count among the entries that are looked at."""
     monkeypatch.setattr(own_settings, "MOST", 10)
