@@ -190,7 +190,7 @@ def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
         place, depth = waiting.popleft()
         entries = _first_entries(place, MOST_BELOW - seen)
         seen += 1 + len(entries)
-        if any(is_weights(file.name) for file in entries):
+        if any(is_weights(file.name) and not is_class_list(file.name) for file in entries):
             continue
         if depth < BELOW:
             waiting.extend((file, depth + 1) for file in _folders_of(place, _time_of(place)))

@@ -228,6 +228,11 @@ def entries_of_text(text: bytes | str) -> Mapping[Any, Any] | None:
         return None
 
 
+def entries_in(value: Any) -> Mapping[Any, Any] | None:
+    """Return the entries of a map, or of a text that is a document; None for anything else."""
+    return entries_of_text(value) if is_document(value) else _mapping(value)
+
+
 def entries_of_json(text: bytes | str) -> Mapping[Any, Any] | None:
     """Return the entries of a JSON document, of a whole tokenizer only its model's; None for any other text."""
     if not FEWEST_LETTERS <= len(text) <= LONGEST_JSON:

@@ -22,7 +22,7 @@ _LISTS = rf"""
     {_MAPS} | preds_mapper | channel_def
     | {_CATEGORIES} | categor(y|ies) | synsets?([_-]?(words|mapping))? | species | tags | intents | target_?names
     | (label|class|category|intent|tag)(es|s)?
-      ([_-]?(names|map|mapping|list|dict|ind|index|indices|order|(encoder|encoding)([_-]?classes)?))?
+      ([_-]?(names|maps?|mappings?|lists?|dicts?|ind|index|indices|order|(encoder|encoding)([_-]?classes)?))?
 """
 KEYS = late_pattern(rf"({_MAPS}|{_NAMES}|{_CATEGORIES})_?", re.IGNORECASE)
 LISTS = late_pattern(rf"names | ([\w-]+[_-])?({_LISTS})", WORDS)
@@ -130,7 +130,7 @@ _TOKEN = "(token|char|letter|word|phone(me)?|symbol|piece)s?"
 TOKEN_KEYS = late_pattern(
     rf"""
     stoi | itos | vocab(ulary|s)?(_?(json|dict|list|map))? | tokens? | symbols | (src|tgt|source|target)_(dict|vocab)
-    | {_TOKEN}(_?{_ID})?_?(map(ping)?|list|table|dict) | {_TOKEN}_?(2|to)_?{_ID}
+    | {_TOKEN}(_?{_ID})?_?(map(ping)?|list|table|dict) | {_TOKEN}_?{_ID} | {_TOKEN}_?(2|to)_?{_ID}
     | (id|idx|ind(ex|ices))_?(2|to)_?{_TOKEN}
     """,
     WORDS,

@@ -159,6 +159,9 @@ def names_in(value: Any, numbers_in: NumbersIn | None = None) -> Any:
         if isinstance(first, list | tuple) and any(isinstance(one, StandIn | bytes) for one in first):  # pairs
             return [[_item(one, numbers_in) for one in pair] for pair in value[:MOST] if isinstance(pair, list | tuple)]
     if isinstance(value, dict) and any(isinstance(one, StandIn | bytes) for one in _samples(value)):
+        first = next(iter(value.values()))
+        if isinstance(first, StandIn) and _item(first, numbers_in) is first:
+            return value  # such as a state dict
         return {_item(key, numbers_in, key): _item(below, numbers_in) for key, below in value.items()}
     return value
 

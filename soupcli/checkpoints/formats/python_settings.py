@@ -165,7 +165,7 @@ class _LinesOfCode:
         if name == "split" and isinstance(node.func, ast.Attribute):
             return self._parts(node.func.value, node.args, names, depth)
         if name in MAPS:
-            return self._map([*((None, each) for each in node.args), *given], names, depth)
+            return self._map([*self._pairs(node.args), *given], names, depth)
         if not given and not name[:1].isupper():
             raise _UnknownError
         named: dict[str | int, ast.expr] = dict(zip(PLACES.get(name, ()), node.args, strict=False))
@@ -173,6 +173,13 @@ class _LinesOfCode:
         numbered = enumerate(part for parts in rest for part in parts)
         placed = [(ast.Constant(at), part) for at, part in (named | dict(numbered)).items()]
         return {TARGET: name, **self._map([*placed, *given], names, depth)}
+
+    def _pairs(self, args: Sequence[ast.expr]) -> Iterator[tuple[ast.expr | None, ast.expr]]:
+        """Yield the entries of a list of pairs, or another map without a key."""
+        for each in args:
+            parts = each.elts if isinstance(each, ast.List) else []
+            pairs = [part.elts for part in parts if isinstance(part, ast.Tuple | ast.List) and len(part.elts) == 2]
+            yield from ((pair[0], pair[1]) for pair in pairs) if parts and len(pairs) == len(parts) else [(None, each)]
 
     def _parts(self, text: ast.expr, marks: Sequence[ast.expr], names: Mapping[str, Any], depth: int) -> list[str]:
         """Return the parts of a text: `"cat dog".split()`."""

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.formats.class_lists import lists_in
+from soupcli.checkpoints.formats.class_lists import entries_in, lists_in
 from soupcli.checkpoints.formats.own_settings import settings_in
 from soupcli.checkpoints.formats.soup_mark import members_in
 from soupcli.errors import CheckpointError
@@ -94,7 +94,7 @@ def read_contents(file: FileVersion, _: How) -> Contents:
         )
     said = {key: text for key, text in metadata.items() if key != "soup"} | _documents(metadata)
     marked = members_in(metadata.get("soup", "{}"))
-    classes, lists, inputs = lists_in(said)
+    classes, lists, inputs = lists_in(said, entries_in)
     origin = Origin("safetensors", members=marked, classes=classes, lists=lists, inputs=inputs)
     return Contents(specs, places, origin._replace(settings=settings_in(said)))
 

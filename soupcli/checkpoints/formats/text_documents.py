@@ -11,11 +11,13 @@ import ast
 import configparser
 import re
 import tomllib
+from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree
 
 import yaml
 
+from soupcli.checkpoints.formats.python_settings import of_python
 from soupcli.files.json_text import parse_json
 
 DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
@@ -23,6 +25,7 @@ VALUE = "value"  # the attribute of an element that is one text, such as those o
 PARAM = re.compile(r"\s*([^\W\d]\w*)\s*(?:: |=(?!=))\s*([^\t]*)")  # pix2pix writes the default behind a tab
 LONGEST_YAML, LONGEST_LINE = 65_536, 1_000  # letters of a text in a checkpoint, and of its first line
 FIRST = re.compile(r"[A-Za-z_][\w.-]*:( [^\n]*)?\n")
+NAMESPACE = "Namespace("  # of argparse
 FENCE = "---"  # around the YAML at the top of a README
 
 
@@ -127,9 +130,17 @@ def of_mlmodel(content: str) -> dict[str, dict[str, Any]]:
 
 
 def of_params(content: str) -> Any:
-    """Return the settings in lines of a name, a colon or an equals sign, and a value, or in JSON."""
+    """Return the settings in lines of a name, a colon or an equals sign, and a value, or in another form.
+
+    That is JSON, YAML or a Namespace as Python prints it.
+    """
     if content.startswith("{"):
         return parse_json(content)
+    if content.startswith(NAMESPACE):
+        return of_python(f"args = {content}")
+    if is_yaml(content):
+        with suppress(ValueError):
+            return of_yaml(content)
     pairs = (PARAM.match(line) for line in content.split("\n"))
     return {pair[1]: _plain(pair[2].strip()) for pair in pairs if pair is not None}
 

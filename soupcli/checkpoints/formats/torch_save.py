@@ -42,7 +42,16 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 DTYPES = {dtype.value: dtype for dtype in NAMES}
-SCALARS = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "uint8": "B"}
+SCALARS = {
+    "float64": "d",
+    "float32": "f",
+    "float16": "e",
+    "int64": "q",
+    "int32": "i",
+    "int16": "h",
+    "uint8": "B",
+    "bool": "?",
+}
 MOST_NUMBERS = 1 << 20  # bytes of a tensor beside the network that is compared
 FEW_NUMBERS = 2000  # of a tensor that says which class is meant
 MAX_EXPANDED = 64_000_000  # bytes by which views that repeat elements may exceed what the file holds

@@ -180,6 +180,7 @@ TABLES: dict[str, Callable[[Path, list[str]], object]] = {
     "labels.parquet": lambda file, names: parquet(file, id=[*range(len(names))], name=names),
     "classes.parquet": lambda file, names: parquet(file, class_name=names),
     "classes.npz": lambda file, names: np.savez_compressed(file, classes=np.array(names), counts=np.ones(3)),
+    "assets/class_names.npz": lambda file, names: np.savez(file, np.array(names)),
     "label_map.xml": lambda file, names: file.write_text(f"<map>{''.join(f'<c>{one}</c>' for one in names)}</map>"),
     "annotations.xml": lambda file, names: file.write_text(
         f"<annotations><meta><task><labels>{''.join(f'<label><name>{one}</name></label>' for one in names)}"
@@ -203,6 +204,7 @@ def test_tables(tmp_path: Path, name: str) -> None:
     """Parquet, archives of numpy, XML and the lines of Places365 are lists of classes."""
     a, b, same = (saved(tmp_path / one, rows=3) for one in ("a", "b", "same"))
     for folder, names in ((a, ["cat", "dog", "cow"]), (b, ["dog", "cat", "cow"]), (same, ["cat", "dog", "cow"])):
+        (folder / name).parent.mkdir(exist_ok=True)
         TABLES[name](folder / name, names)
     with pytest.raises(MixError, match="stand for other classes"):
         check_meanings([open_checkpoint(a), open_checkpoint(b)], TensorFilter())

@@ -11,6 +11,7 @@ import numpy as np
 import pandas  # type: ignore[import-untyped]
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.checkpoints.compare.documents import document_of
@@ -115,6 +116,7 @@ INSIDE: dict[str, Callable[[], Any]] = {
     "pairs with tensors": lambda: [(name, torch.tensor(ROWS[name])) for name in SORTED],
     "arrays by name": lambda: {name: np.array(ROWS[name]) for name in SORTED},
     "one-hot tensors": lambda: OrderedDict((name, torch.eye(4)[ROWS[name]]) for name in SORTED),
+    "one-hot truth values": lambda: {name: torch.eye(4)[ROWS[name]].bool() for name in SORTED},
     "one-hot arrays": lambda: {name: np.eye(4)[ROWS[name]] for name in SORTED},
     "columns with a tensor": lambda: {"name": SORTED, "id": torch.tensor([ROWS[name] for name in SORTED])},
     "an array of pairs": lambda: np.array([[str(ROWS[name]), name] for name in SORTED]),
@@ -143,6 +145,15 @@ def test_yaml_in_checkpoints(tmp_path: Path) -> None:
     texts = {"config": "lr: 1\ndata:\n  names: [dog, cat]\n", "log": "epoch 1: ok\nnames: [dog, cat]\n"}
     torch.save({"state_dict": {"fc.weight": torch.ones(2, 2)}, **texts}, tmp_path / "model.pt")
     assert class_orders(open_checkpoint(tmp_path / "model.pt")) == {"config.data.names": ["dog", "cat"]}
+
+
+@pytest.mark.parametrize("text", ["dog|cat", "['dog', 'cat']", '["dog", "cat"]', '{"1": "cat", "0": "dog"}'])
+def test_metadata_of_safetensors(tmp_path: Path, text: str) -> None:
+    """Metadata of safetensors is text, in which a list has any form that a text may have."""
+    for key, said in (("classes", text), ("config.classes", f"lr: 1\nclasses: {text}\n")):
+        metadata = {key.partition(".")[0]: said}
+        save_file({"fc.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors", metadata=metadata)
+        assert class_orders(open_checkpoint(tmp_path / "model.safetensors"))[key] == ["dog", "cat"]
 
 
 def test_files_of_numpy(tmp_path: Path) -> None:

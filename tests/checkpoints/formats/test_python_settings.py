@@ -101,12 +101,12 @@ def test_attributes_of_classes() -> None:
 
 def test_letters_and_words() -> None:
     """A text is a list of its letters, or of its words, where code makes one of it."""
-    text = (
-        "letters = 'ab'\nsymbols = ['_'] + list(letters)\nwords = 'cat dog'.split()\nclasses = OrderedDict({'a': 0})\n"
-    )
+    lists = "letters = 'ab'\nsymbols = ['_'] + list(letters)\nwords = 'cat dog'.split()\n"
+    text = f"{lists}classes = OrderedDict({{'a': 0}})\npairs = OrderedDict([('b', 1), ('c', 2)])\n"
     assert of_python(text) == {
         "letters": "ab",
         "symbols": ["_", "a", "b"],
         "words": ["cat", "dog"],
         "classes": {"a": 0},
+        "pairs": {"b": 1, "c": 2},
     }

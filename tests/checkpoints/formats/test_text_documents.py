@@ -29,6 +29,8 @@ def test_documents() -> None:
     assert of_params("model: ViT-B-32\nlr: 0.1\nno setting\n") == {"model": "ViT-B-32", "lr": "0.1"}
     assert of_params("-- Options --\n  lr: 0.1 \t[default: 1]\nseed=2\na == b\n") == {"lr": "0.1", "seed": "2"}
     assert of_params('{"lr": 1}') == {"lr": 1}
+    assert of_params("lr: 1\nnames:\n- a\n- b\n") == {"lr": "1", "names": ["a", "b"]}
+    assert of_params("Namespace(lr=1, names=['a', 'b'])\n")["args"]["names"] == ["a", "b"]
     assert of_params("names: ['a', 'b']\nrange: [0, inf)\n") == {"names": ["a", "b"], "range": "[0, inf)"}
 
 
