@@ -78,8 +78,9 @@ def places(mask: Array) -> Array:
 
 def diagonal(square: Array) -> Array:
     """Return a copy of the diagonal of the last two axes: array[..., k]."""
-    every = library_of(square).arange(square.shape[-1])
-    return square[..., every, every]
+    if is_torch(library_of(square)):
+        return square.diagonal(dim1=-2, dim2=-1).clone()
+    return square.diagonal(axis1=-2, axis2=-1).copy()
 
 
 def median(array: Array, axis: int) -> Array:
