@@ -8,12 +8,14 @@ import re
 import stat
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 STARTING = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 LISTINGS = ("os.listdir", "os.scandir")
 ATTRIBUTES = ("os.getxattr", "os.listxattr")
+DATABASE = "sqlite3.connect"  # to read and change
 # The place of the path among an event's arguments.
-ARGUMENTS = dict.fromkeys(("open", *LISTINGS, *ATTRIBUTES, "sqlite3.connect", "os.system", "ctypes.dlopen"), 0)
+ARGUMENTS = dict.fromkeys(("open", *LISTINGS, *ATTRIBUTES, DATABASE, "os.system", "ctypes.dlopen"), 0)
 ARGUMENTS["os.rename"] = 1  # the new name
 EVENTS = {*ARGUMENTS, *STARTING, "import"}
 OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
@@ -27,6 +29,8 @@ def paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
             path = place_of(path)
         if isinstance(path, str | bytes | os.PathLike):
             name = os.fsdecode(path)
+            if event == DATABASE and name.startswith("file:"):
+                name = unquote(urlsplit(name).path)
             if event not in STARTING or os.path.isfile(name):  # noqa: PTH113
                 yield os.path.abspath(name)  # noqa: PTH100 - links stay, they may lead elsewhere next time
 

@@ -29,6 +29,7 @@ from soupcli.environment import EVERY
 from soupcli.user_code import notes, openings
 from soupcli.user_code.events import (
     ATTRIBUTES,
+    DATABASE,
     EVENTS,
     LISTINGS,
     STARTING,
@@ -166,7 +167,7 @@ def _note_paths(event: str, arguments: tuple[Any, ...], module: str, place: str)
         is_opened = is_open and is_only_read(*arguments[1:3])
         if ENVIRONMENT.fullmatch(path):
             notes.add("variable", module, EVERY)
-        elif is_open and not is_written and not is_opened:
+        elif (is_open and not is_written and not is_opened) or event == DATABASE:
             _remember_both(module, path)
         else:
             remember(module, path, is_written=is_written, is_opened=is_opened)

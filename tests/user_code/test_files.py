@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
 CODE = """
-import io, mmap, os
+import io, mmap, os, sqlite3
 from pathlib import Path
 from torch import nn
 
@@ -83,6 +85,27 @@ def test_logs(soup: Soup) -> None:
     assert scores(soup) == [0.5, 0.5]
     Path("d.txt").write_text("3.0")
     assert scores(soup) == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("name", ['"d.db"', '"file:d.db?mode=rw", uri=True'])
+@pytest.mark.parametrize("logs", [False, True])
+def test_databases(soup: Soup, name: str, logs: bool) -> None:
+    """What code reads from a database counts; one that it adds to is its own, and no run fails of it."""
+    _execute("create table t (x real)", "insert into t values (1)")
+    code = f"base = sqlite3.connect({name}); number = base.execute('select x from t').fetchone()[0]"
+    code += "; base.execute('insert into t values (5)'); base.commit(); base.close()" if logs else "; base.close()"
+    Path("net.py").write_text(CODE.format(code=code))
+    assert scores(soup) == scores(soup) == [0.5, 0.5]
+    if not logs:
+        assert calls() == 2
+        _execute("update t set x = 3")
+        assert scores(soup) == [0.25, 0.25]
+
+
+def _execute(*lines: str) -> None:
+    with contextlib.closing(sqlite3.connect("d.db")) as base, base:
+        for line in lines:
+            base.execute(line)
 
 
 def test_the_environment_by_its_file(soup: Soup) -> None:
