@@ -106,6 +106,11 @@ def most_of(file: Path) -> int:
     return MAX_BYTES if may_list(file.name) or is_statistics(file.name) else MAX_SETTINGS
 
 
+def _of_assignments(content: str) -> Any:
+    """Return what lines of a name, an equals sign and a value say, or numbered lines."""
+    return rows_of_text(content) if content[:1].isdigit() else of_params(content)
+
+
 MLMODEL = "MLmodel"
 PARQUET, XML = ".parquet", ".xml"
 YAML, PYTHON = (".yaml", ".yml"), ".py"
@@ -120,6 +125,7 @@ OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".toml": of_toml,
     ".ini": of_ini,
     ".cfg": of_ini,
+    **dict.fromkeys((".properties", ".env", ".conf"), _of_assignments),
     ".md": lambda content: of_front_matter(content[:MAX_YAML_SETTINGS]),
     ".pbtxt": rows_of_pbtxt,
     PYTHON: of_python,

@@ -34,6 +34,7 @@ from soupcli.checkpoints.formats.python_settings import is_python, of_python
 from soupcli.checkpoints.formats.text_documents import is_yaml, of_yaml
 from soupcli.files.gzip_files import unpacked_name
 from soupcli.files.json_text import parse_json
+from soupcli.late import late_pattern
 
 DEEPEST = 6  # levels that are searched: model.init_args.head.init_args.class_names of Lightning's config.yaml
 MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies in many places counts in each
@@ -58,24 +59,18 @@ ENDINGS = (
     "list",
     "pbtxt",
     "xml",
+    "properties",
+    "env",
+    "conf",
 )
 BINARY = ("npy", "npz", "pkl", "pickle", "joblib", "pt", "pth", "parquet")
-UNREAD = (
-    "feather",
-    "arrow",
-    "ipc",
-    "xlsx",
-    "xls",
-    "ods",
-    "mat",
-    "h5",
-    "hdf5",
-    "msgpack",
-    "rds",
-    "rdata",
-    "sqlite",
-    "db",
+OF_SETTINGS = ("ini", "cfg", "py", "gz")  # which are read whatever they are called
+# Files that show classes, or are made of them: pictures, pages, logs, caches; and weights.
+SHOWN = late_pattern(
+    r"png|jpe?g|svg|gif|webp|bmp|tiff?|pdf|eps|html?|log|out|err|md|ipynb|cache|idx|lock|tmp|bak|swp|md5|sha256|zip|tar|tgz"
+    r"|bin|safetensors|onnx|gguf|pyc"
 )
+CODE = late_pattern(r"c|cc|[ch]pp|h|m?js|ts|java|kt|swift|cs|go|rs|dart|rb|php|lua|m|r|jl|scala")
 OF_EXAMPLES = ("labels", "label", "targets", "target", "tags")  # whose files in such forms mostly have one for each
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
 View = Callable[[Any], "Mapping[Any, Any] | None"]
@@ -262,8 +257,11 @@ def is_class_list(name: str) -> bool:
 def is_unread_list(name: str) -> bool:
     """Whether a file of this name lists classes in a form that is not read."""
     stem, _, ending = name.rpartition(".")
-    known = ending.lower() in UNREAD and stem.lower() not in OF_EXAMPLES and _lists_classes(stem)
-    return known and BY_MERIT.fullmatch(stem) is None
+    ending = ending.lower()
+    if not stem or SHOWN.fullmatch(ending) or ending in (*ENDINGS, *BINARY, *OF_SETTINGS):
+        return False
+    listed = _lists_classes(stem) and (CODE.fullmatch(ending) is not None or stem.lower() not in OF_EXAMPLES)
+    return listed and BY_MERIT.fullmatch(stem) is None
 
 
 def _lists_classes(stem: str) -> bool:

@@ -79,7 +79,7 @@ def of_xml(content: str) -> dict[str, Any]:
 
     A text that declares entities, which may be far longer than the text, is none.
     """
-    if "<!" in content.replace("<!--", ""):
+    if "<!" in content.replace("<!--", "").replace("<![CDATA[", ""):
         raise ValueError("declares what XML of settings does not need")
     try:
         top = ElementTree.fromstring(content)

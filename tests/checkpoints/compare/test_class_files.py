@@ -186,6 +186,11 @@ TABLES: dict[str, Callable[[Path, list[str]], object]] = {
         f"<annotations><meta><task><labels>{''.join(f'<label><name>{one}</name></label>' for one in names)}"
         "</labels></task></meta></annotations>"
     ),
+    "classes.xml": lambda file, names: file.write_text(
+        f"<classes>{''.join(f'<class><![CDATA[{one}]]></class>' for one in names)}</classes>"
+    ),
+    "labels.properties": lambda file, names: file.write_text("".join(f"{at}={one}\n" for at, one in enumerate(names))),
+    "labels.env": lambda file, names: file.write_text(f"RUN={file.parent.name}\nCLASSES={','.join(names)}\n"),
     "classes.json.gz": lambda file, names: file.write_bytes(
         gzip.compress(json.dumps(names).encode(), mtime=len(file.name))
     ),
@@ -216,6 +221,9 @@ def test_tables(tmp_path: Path, name: str) -> None:
     [
         ("class_names.xlsx", "is .xlsx, which is not read"),
         ("label_map.h5", "is .h5, which is not read"),
+        ("labels.h", "is .h, which is not read"),
+        ("imagenet_classes.js", "is .js, which is not read"),
+        ("class_names.bson", "is .bson, which is not read"),
         ("classes.parquet", "is read with pyarrow, which is not installed"),
     ],
 )
@@ -226,7 +234,8 @@ def test_forms_that_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for folder, content in ((a, b"1"), (b, b"2"), (same, b"1")):
         (folder / name).write_bytes(content)
         (folder / "labels.h5").write_bytes(folder.name.encode())
-        (folder / "labels.png").write_bytes(folder.name.encode())
+        for shown in ("labels.png", "classes.html", "classes.log"):
+            (folder / shown).write_bytes(folder.name.encode())
     [note] = check_meanings([open_checkpoint(a), open_checkpoint(b)], TensorFilter())
     assert note.startswith(f"{b}/{name}: {why}: classes of {a} and {b} are not compared")
     assert check_meanings([open_checkpoint(a), open_checkpoint(same)], TensorFilter()) == []
