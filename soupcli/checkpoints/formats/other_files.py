@@ -100,7 +100,8 @@ LESS_SURE = (
     _kind(
         rb"\x80[\x02-\x05]",
         "is a plain pickle, not written by torch.save",
-        "if you trust it, save it again: torch.save(pickle.load(open(path, 'rb')), other_path), arrays as tensors",
+        "if you trust it, save it again: torch.save(pickle.load(open(path, 'rb')), other_path), arrays as tensors, of "
+        "a network its state_dict()",
     ),
     _kind(
         rb"\x08[\x01-\x20](\x12|\x1a|:|B).*(onnx|pytorch|tf2onnx|skl2onnx|graph)",
