@@ -38,10 +38,10 @@ def open_parquet(path: Path) -> Any:
     return file
 
 
-def read_columns(path: Path, columns: Sequence[str] = ()) -> dict[str, list[Any]]:
+def read_columns(path: Path, columns: Sequence[str] = (), *, most: int | None = None) -> dict[str, list[Any]]:
     """Return the values of the named columns that the file has, or of all of them.
 
-    Raises ValidationError if it is broken or would unpack to a huge size.
+    Raises ValidationError if it is broken, would unpack to a huge size, or has more than `most` values in all.
     """
     parquet = import_extra("pyarrow.parquet", extra="parquet")
     try:
@@ -54,7 +54,7 @@ def read_columns(path: Path, columns: Sequence[str] = ()) -> dict[str, list[Any]
         for name in known:
             if names.count(name) > 1:
                 raise ValidationError(f"{path}: has the column {name!r} twice", hint="rename one of them")
-        check_parquet(path, file.metadata, known)
+        check_parquet(path, file.metadata, known, most=most)
         table = file.read(columns=known)
         return {name: _values(path, name, table.column(name)) for name in known}
     except (ValueError, NotImplementedError) as cause:  # pyarrow.ArrowInvalid, ArrowNotImplementedError
@@ -82,14 +82,14 @@ def _values(path: Path, name: str, column: Any) -> list[Any]:
     return found
 
 
-def check_parquet(path: Path, metadata: Any, columns: Sequence[str]) -> None:
-    """Raises ValidationError for a small file whose columns unpack to a huge size."""
+def check_parquet(path: Path, metadata: Any, columns: Sequence[str], *, most: int | None = None) -> None:
+    """Raises ValidationError for a small file whose columns unpack to a huge size, or to more than `most` values."""
     unpacked = values = 0
     places = [at for at in range(metadata.num_columns) if metadata.schema.column(at).path.split(".")[0] in columns]
     for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
         for part in map(group.column, places):
             unpacked, values = unpacked + part.total_uncompressed_size, values + part.num_values
     size = path.stat().st_size
-    most_values = (MOST_VALUES + MOST_REPEATED * size) * max(1, len(columns))
+    most_values = (MOST_VALUES + MOST_REPEATED * size) * max(1, len(columns)) if most is None else most
     if unpacked > MOST_UNPACKED * size + LONGEST or max(values, metadata.num_rows) > most_values:
         raise ValidationError(f"{path}: {size} bytes that unpack to {unpacked} in {metadata.num_rows} rows")

@@ -70,7 +70,7 @@ def _document(file: Path) -> Any:
     try:
         content = read_unpacked(file, most=most_of(file))
         if suffix == PARQUET:
-            header, columns = zip(*read_columns(file).items(), strict=True)
+            header, columns = zip(*read_columns(file, most=MOST_VALUES).items(), strict=True)
             texts = [list(map(str, column)) for column in columns]
             return texts[0] if len(texts) == 1 else rows_of_table(header, texts)
         if suffix in OF_BYTES:
@@ -113,6 +113,7 @@ def _of_assignments(content: str) -> Any:
 
 MLMODEL = "MLmodel"
 PARQUET, XML = ".parquet", ".xml"
+MOST_VALUES = 500_000  # of a table of parquet: the longest list of names, with what is beside each
 YAML, PYTHON = (".yaml", ".yml"), ".py"
 TIMES = {".yaml": 5, ".yml": 5, PYTHON: 8}  # as long as JSON takes
 LINES = (".txt", ".jsonl", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")

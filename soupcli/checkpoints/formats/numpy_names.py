@@ -32,7 +32,7 @@ MOST_PLAIN = 300_000  # of all that are made plain: a vocabulary of 100,000 toke
 NPY = b"\x93NUMPY"
 DESCR = re.compile(rb"""\{ *'descr': *'([<>=|]?[A-Z]\d{0,6})'""")
 PAIRS = re.compile(rb"'fortran_order': False, 'shape': \(\d+, 2\)")
-TIMES = 20  # that a text in an archive may be longer unpacked
+TIMES = 20  # that the arrays in an archive may be longer unpacked
 SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
 JOBLIB = re.compile(r"joblib\.numpy_pickle\.NumpyArrayWrapper")
 REALS = {"f8": "d", "f4": "f", "f2": "e"}
@@ -89,15 +89,20 @@ def read_npy(content: bytes) -> Any:
 
 
 def read_npz(content: bytes) -> dict[str, Any]:
-    """Return the texts and numbers of the arrays in an archive of `numpy.savez` by their names."""
+    """Return the texts and numbers of the arrays in an archive of `numpy.savez` by their names.
+
+    Arrays beyond what all may unpack to are left out.
+    """
+    room, found = len(content) * TIMES, {}
     try:
         with ZipFile(BytesIO(content)) as archive:
-            members = [
-                member for member in archive.infolist()[:MOST_COLUMNS] if member.file_size <= len(content) * TIMES
-            ]
-            return {member.filename.removesuffix(".npy"): read_npy(archive.read(member)) for member in members}
+            for member in archive.infolist()[:MOST_COLUMNS]:
+                if member.file_size <= room:
+                    room -= member.file_size
+                    found[member.filename.removesuffix(".npy")] = read_npy(archive.read(member))
     except (BadZipFile, NotImplementedError, EOFError, zlib.error, RuntimeError) as cause:
         raise ValueError(str(cause)) from cause
+    return found
 
 
 class _Room:

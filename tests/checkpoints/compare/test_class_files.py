@@ -21,7 +21,7 @@ from soupcli.checkpoints.compare.class_files import files_of
 from soupcli.checkpoints.compare.class_orders import class_orders, shared_lists
 from soupcli.checkpoints.compare.documents import document_of
 from soupcli.checkpoints.compare.meanings import check_meanings
-from soupcli.checkpoints.formats import name_lists
+from soupcli.checkpoints.formats import name_lists, numpy_names
 from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -214,6 +214,21 @@ def test_tables(tmp_path: Path, name: str) -> None:
     with pytest.raises(MixError, match="stand for other classes"):
         check_meanings([open_checkpoint(a), open_checkpoint(b)], TensorFilter())
     assert check_meanings([open_checkpoint(a), open_checkpoint(same)], TensorFilter()) == []
+
+
+def test_tables_that_unpack_to_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays and columns of a small file are read up to a bound for all of them together."""
+    names = ["cat", "dog", "cow"]
+    np.savez_compressed(
+        tmp_path / "classes.npz", first=np.array(["x" * 9_000] * 2), classes=np.array(["y" * 9_000] * 2)
+    )
+    monkeypatch.setattr(numpy_names, "TIMES", 80_000 / (tmp_path / "classes.npz").stat().st_size)
+    parquet(tmp_path / "classes.parquet", id=[0, 1, 2], name=names)
+    assert [*document_of(tmp_path / "classes.npz")] == ["first"]
+    assert document_of(tmp_path / "classes.parquet") == names
+    monkeypatch.setattr(documents, "MOST_VALUES", 5)
+    parquet(tmp_path / "labels.parquet", id=[0, 1, 2], name=names)
+    assert document_of(tmp_path / "labels.parquet") is None
 
 
 @pytest.mark.parametrize(
